@@ -1,0 +1,1 @@
+"""What coordinates: the Flower ServerApp, the strategy and the federated rounds."""

@@ -1,0 +1,1 @@
+"""Virtual centres on one machine."""

@@ -1,0 +1,1 @@
+"""The cohort folder: data dictionary, checks, clinical encoding, splits, importers, synthetic cohorts."""

@@ -1,0 +1,141 @@
+"""The cohort folder in memory: manifest, clinical table, outcomes and where each volume lies."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+import tomli_w
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from stsmm_core.cohort.dictionary import endpoint_columns
+
+MANIFEST_FILE = "cohort.toml"
+CLINICAL_FILE = "clinical.csv"
+IMAGES_FOLDER = "images"
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+class Manifest(BaseModel):
+    """cohort.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1]
+    name: Name
+    site: Name
+    channels: tuple[Name, ...]
+    """Image channels, in the order of the tensor; empty for a cohort without images."""
+    endpoints: tuple[Literal["os", "dm"], ...] = Field(min_length=1)
+    time_zero: Literal["surgery", "diagnosis"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check has to say: a fault must be mended, a note states what will happen."""
+
+    severity: Literal["fault", "note"]
+    file: str
+    message: str
+    patient: str | None = None
+    column: str | None = None
+
+    def __str__(self) -> str:
+        place = [self.file]
+        if self.patient is not None:
+            place.append(f"patient {self.patient}")
+        if self.column is not None:
+            place.append(f"column {self.column}")
+        return f"{', '.join(place)}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Observed times and events.
+
+    Attributes:
+        time: days from time zero, shape (patients, endpoints); NaN where the endpoint does not apply.
+        event: 1.0 event, 0.0 censored, same shape; NaN where time is.
+    """
+
+    time: NDArray[np.float64]
+    event: NDArray[np.float64]
+
+    def __getitem__(self, rows: NDArray[np.intp]) -> "Outcomes":
+        return Outcomes(self.time[rows], self.event[rows])
+
+    def events(self) -> NDArray[np.int64]:
+        """Number of events an endpoint."""
+        return np.nansum(self.event, axis=0).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A cohort folder that has passed the checks of its tables.
+
+    Attributes:
+        clinical: one row a patient, index patient_id (sorted), one column a dictionary variable: floats for
+            numbers, strings for categories, NaN where missing.
+        endpoints: times and events by endpoint, columns `<endpoint>_days` and `<endpoint>_event`, same index.
+        extra_columns: columns of clinical.csv that are no dictionary variable; reported, never used.
+    """
+
+    root: Path
+    manifest: Manifest
+    clinical: pd.DataFrame
+    endpoints: pd.DataFrame
+    extra_columns: tuple[str, ...] = ()
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """Patient identifiers, sorted."""
+        return tuple(self.clinical.index)
+
+    def channel_path(self, patient: str, channel: str) -> Path:
+        """Where a volume of a patient lies (or would lie)."""
+        return self.root / IMAGES_FOLDER / patient / f"{channel}.nii.gz"
+
+    def mask_path(self, patient: str) -> Path:
+        """The tumour mask on the grid of the first channel."""
+        folder = self.root / IMAGES_FOLDER / patient
+        named = folder / f"{self.manifest.channels[0]}_mask.nii.gz"
+        return named if named.exists() else folder / "mask.nii.gz"
+
+    def has_image(self, patient: str) -> bool:
+        """Whether the patient has the image modality at all."""
+        channels = self.manifest.channels
+        return bool(channels) and self.channel_path(patient, channels[0]).exists()
+
+    def outcomes(self, endpoints: Sequence[str]) -> Outcomes:
+        """Times and events of the given endpoints, NaN for an endpoint that the cohort does not record.
+
+        A patient metastatic at presentation is not at risk of `dm` and gets NaN there.
+        """
+        times = np.full((len(self.clinical), len(endpoints)), np.nan)
+        events = np.full_like(times, np.nan)
+        for column, endpoint in enumerate(endpoints):
+            if endpoint in self.manifest.endpoints:
+                time, event = endpoint_columns(endpoint)
+                times[:, column] = self.endpoints[time].to_numpy(dtype=float)
+                events[:, column] = self.endpoints[event].to_numpy(dtype=float)
+                if endpoint == "dm":
+                    metastatic = (self.clinical["metastasis_at_presentation"] == "1").to_numpy()
+                    times[metastatic, column] = np.nan
+                    events[metastatic, column] = np.nan
+        return Outcomes(times, events)
+
+    def subset(self, patients: Sequence[str]) -> "Cohort":
+        """The same cohort with fewer patients (a virtual centre)."""
+        keep = sorted(patients)
+        return replace(self, clinical=self.clinical.loc[keep], endpoints=self.endpoints.loc[keep])
+
+
+def write_cohort_tables(root: Path, manifest: Manifest, clinical: pd.DataFrame) -> None:
+    """Write cohort.toml and clinical.csv (`clinical` has patient_id as a column; missing cells become empty)."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / MANIFEST_FILE).write_text(tomli_w.dumps(manifest.model_dump(mode="json")), encoding="utf-8")
+    clinical.to_csv(root / CLINICAL_FILE, index=False, encoding="utf-8", lineterminator="\n")

@@ -1,0 +1,269 @@
+"""The experiment: one validated tree, read from configs/*.toml."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from stsmm_core.cohort.dictionary import ENDPOINTS, PAPER_VARIABLES, VARIABLES
+from stsmm_core.errors import ConfigError
+
+Endpoint = Literal["os", "dm"]
+Modality = Literal["image", "clinical"]
+assert get_args(Endpoint) == tuple(ENDPOINTS)
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A block of the experiment file: unknown keys are errors, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """Which outcomes are predicted from what."""
+
+    endpoints: tuple[Endpoint, ...] = ("os", "dm")
+    modalities: tuple[Modality, ...] = ("image", "clinical")
+    variables: tuple[str, ...] = tuple(PAPER_VARIABLES)
+
+    @field_validator("endpoints", "modalities", "variables")
+    @classmethod
+    def _not_empty_not_twice(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("must name at least one entry, and none twice")
+        return value
+
+    @field_validator("variables")
+    @classmethod
+    def _known_variables(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in VARIABLES]
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} not in the data dictionary; choose from {', '.join(VARIABLES)}")
+        return value
+
+
+class Augmentation(Section):
+    """Random geometry, the same for all channels of a patient."""
+
+    flip: bool = True
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Largest relative change of size: 0.1 draws from 0.9 to 1.1."""
+
+
+class Imaging(Section):
+    """From volumes to one tensor a patient (needs no population statistics)."""
+
+    shape: tuple[Count, Count, Count] = (64, 64, 64)
+    """Voxels along depth, height, width."""
+    margin_mm: Annotated[float, Field(ge=0)] = 5.0
+    """Perilesional tissue kept around the tumour."""
+    augmentation: Augmentation = Augmentation()
+
+
+class Model(Section):
+    """The network."""
+
+    image_encoder: Literal["densenet121", "small_densenet"] = "densenet121"
+    features: Count = 12
+    """Length of each encoder's feature vector."""
+    norm: Literal["batch", "group"] = "batch"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+
+class Training(Section):
+    """How a site fits the network to its training set."""
+
+    epochs: Count = 200
+    local_epochs: Count = 1
+    """Epochs a round; in centralised training, epochs between two validations."""
+    batch_size: Annotated[int, Field(ge=2)] = 8
+    risk_window: Annotated[int, Field(ge=2)] = 64
+    """Patients that share one Cox risk set and one optimiser step."""
+    ties: Literal["breslow", "efron"] = "breslow"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: Positive = 5e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    schedule: Literal["one_cycle", "constant"] = "one_cycle"
+    device: str = "cpu"
+
+    @model_validator(mode="after")
+    def _rounds_are_whole(self) -> "Training":
+        if self.epochs % self.local_epochs:
+            raise ValueError(f"epochs ({self.epochs}) must be a multiple of local_epochs ({self.local_epochs})")
+        if self.risk_window < self.batch_size:
+            raise ValueError(f"risk_window ({self.risk_window}) must not be below batch_size ({self.batch_size})")
+        return self
+
+    @property
+    def rounds(self) -> int:
+        """Rounds in the whole training."""
+        return self.epochs // self.local_epochs
+
+
+class Blending(Section):
+    """Gradient blending: how the heads' losses are weighted."""
+
+    method: Literal["robust", "simplex", "softmax", "uniform", "none"] = "robust"
+    interval: Count = 5
+    """Epochs between two checkpoints of the overfitting-to-generalisation ratio."""
+    z: Annotated[float, Field(ge=0)] = 0.5
+    """Standard errors by which generalisation must exceed zero (robust)."""
+    tau: Annotated[float, Field(ge=0)] = 0.01
+    """Floor of the overfitting denominator, in units of the loss (robust)."""
+    shrink: Fraction = 0.3
+    """Share of the uniform weights (robust)."""
+    floor: Fraction = 0.1
+    ceiling: Fraction = 0.8
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the previous weights kept at an update (robust)."""
+    eps: Positive = 1e-6
+    """Added to the squared overfitting (simplex, softmax)."""
+    bootstrap_replicates: Annotated[int, Field(ge=20)] = 100
+
+    @model_validator(mode="after")
+    def _bounds_leave_room(self) -> "Blending":
+        if self.floor > self.ceiling:
+            raise ValueError(f"floor ({self.floor}) must not be above ceiling ({self.ceiling})")
+        return self
+
+
+class Federation(Section):
+    """How the sites' updates become one model."""
+
+    strategy: Literal["fedavg"] = "fedavg"
+    weighted_by: Literal["events", "patients"] = "events"
+    scope: Literal["global"] = "global"
+    """Where blending weights are computed."""
+    min_sites: Count = 1
+    """Sites without which a round cannot go on."""
+
+
+class Evaluation(Section):
+    """How the model is tested."""
+
+    scheme: Literal["split", "cv"] = "split"
+    train_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.70
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Of the whole in a split; in cross-validation its ratio to train_fraction divides each training part."""
+    folds: Annotated[int, Field(ge=2)] = 5
+    repeats: Count = 1
+    bootstrap_replicates: Annotated[int, Field(ge=100)] = 1000
+
+    @model_validator(mode="after")
+    def _something_left_to_test(self) -> "Evaluation":
+        if self.train_fraction + self.validation_fraction >= 1:
+            raise ValueError("train_fraction + validation_fraction must leave patients to test (sum below 1)")
+        return self
+
+    @property
+    def runs(self) -> int:
+        """Models trained for one evaluation."""
+        return self.folds * self.repeats if self.scheme == "cv" else 1
+
+
+class Experiment(Section):
+    """A whole experiment."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: Data = Data()
+    imaging: Imaging = Imaging()
+    model: Model = Model()
+    training: Training = Training()
+    blending: Blending = Blending()
+    federation: Federation = Federation()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "Experiment":
+        if self.blending.interval % self.training.local_epochs:
+            raise ValueError(
+                f"blending.interval ({self.blending.interval}) must be a multiple of "
+                f"training.local_epochs ({self.training.local_epochs})"
+            )
+        heads = 1 + len(self.data.modalities)
+        if self.blending.method == "robust" and not self.blending.floor * heads <= 1 <= self.blending.ceiling * heads:
+            raise ValueError(
+                f"blending.floor and blending.ceiling must allow {heads} weights to sum to 1: "
+                f"floor at most {1 / heads:.2f}, ceiling at least {1 / heads:.2f}"
+            )
+        if "image" in self.data.modalities and min(self.imaging.shape) < 16:
+            raise ValueError("imaging.shape must be at least 16 voxels along each axis for the image encoder")
+        return self
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the output layers, the multimodal one first."""
+        return ("fusion", *self.data.modalities)
+
+    @property
+    def checkpoint_rounds(self) -> int:
+        """Rounds between two checkpoints of gradient blending."""
+        return self.blending.interval // self.training.local_epochs
+
+    def is_checkpoint(self, round_number: int) -> bool:
+        """Whether blending looks at both losses after this round (round 0 is the untrained network)."""
+        return round_number % self.checkpoint_rounds == 0
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read and validate an experiment file.
+
+    Raises:
+        ConfigError: naming the file, every wrong key and the allowed choices.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such experiment file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text; save the experiment file as UTF-8") from None
+    return parse_experiment(text, source=str(path))
+
+
+def parse_experiment(text: str, *, source: str) -> Experiment:
+    """Validate the TOML text of an experiment; `source` names it in error messages."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not valid TOML: {error}") from None
+    try:
+        return Experiment.model_validate(tree)
+    except ValidationError as error:
+        faults = "\n".join(f"  {_explain(fault)}" for fault in error.errors())
+        raise ConfigError(f"{source}: the experiment is not valid\n{faults}") from None
+
+
+def to_toml(experiment: Experiment) -> str:
+    """The resolved experiment, every default spelled out."""
+    return tomli_w.dumps(experiment.model_dump(mode="json"))
+
+
+def _explain(fault: Any) -> str:
+    """One line for one fault: the key, what is wrong, the choices."""
+    location = [str(part) for part in fault["loc"]]
+    key = ".".join(location)
+    if fault["type"] == "extra_forbidden":
+        section = _section_at(location[:-1])
+        return f"{key}: unknown key; choose from {', '.join(section.model_fields)}"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] in ("value_error", "missing"):
+        return f"{key}: {message}" if key else message
+    return f"{key} = {fault['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _section_at(location: list[str]) -> type[BaseModel]:
+    section: type[BaseModel] = Experiment
+    for name in location:
+        annotation = section.model_fields[name].annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        section = annotation
+    return section

@@ -1,0 +1,17 @@
+"""Errors for the person who must act: what is wrong, where, and what to do about it."""
+
+
+class StsmmError(Exception):
+    """An error whose message is meant for the user; the command line prints it without a traceback."""
+
+
+class ConfigError(StsmmError):
+    """The experiment file is wrong."""
+
+
+class CohortError(StsmmError):
+    """A cohort folder cannot be used as it is."""
+
+
+class RunError(StsmmError):
+    """A run cannot start or go on."""

@@ -1,0 +1,1 @@
+"""From volumes and a tumour mask to one tensor a patient."""

@@ -1,0 +1,1 @@
+"""Survival losses and statistics."""

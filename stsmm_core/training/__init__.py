@@ -1,0 +1,1 @@
+"""Gradient blending, the trainer, checkpoints and the experiment that ties them together."""
