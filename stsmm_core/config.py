@@ -144,6 +144,8 @@ class Federation(Section):
     """Where blending weights are computed."""
     min_sites: Count = 1
     """Sites without which a round cannot go on."""
+    timeout_s: Positive = 3600.0
+    """Seconds to wait for the slowest site of a round."""
 
 
 class Evaluation(Section):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import tomli_w
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stsmm_core.cohort.dictionary import endpoint_columns
 
@@ -32,6 +32,20 @@ class Manifest(BaseModel):
     """Image channels, in the order of the tensor; empty for a cohort without images."""
     endpoints: tuple[Literal["os", "dm"], ...] = Field(min_length=1)
     time_zero: Literal["surgery", "diagnosis"]
+
+    @field_validator("channels", "endpoints")
+    @classmethod
+    def _not_twice(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("names an entry twice")
+        return value
+
+    @field_validator("channels")
+    @classmethod
+    def _not_a_mask(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(name == "mask" or name.endswith("_mask") for name in value):
+            raise ValueError("a channel cannot be called mask or end in _mask: that names a tumour mask")
+        return value
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """Reading a cohort folder: every fault in its manifest, table and file names, all at once."""
 
+import csv
+import io
 import re
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,8 @@ from stsmm_core.cohort.dictionary import (
     endpoint_columns,
 )
 from stsmm_core.errors import CohortError
+
+_fault = partial(Finding, "fault", CLINICAL_FILE)
 
 
 def load_cohort(root: Path) -> Cohort:
@@ -41,9 +46,11 @@ def parse_cohort(root: Path) -> tuple[Cohort | None, list[Finding]]:
     findings: list[Finding] = []
     manifest = _read_manifest(root, findings)
     table = _read_table(root / CLINICAL_FILE, findings)
-    if manifest is None or table is None:
+    if table is None:
         return None, findings
     clinical = _parse_variables(table, findings)
+    if manifest is None:
+        return None, findings
     endpoints = _parse_endpoints(table, manifest, clinical, findings)
     known = {PATIENT_ID, *VARIABLES, *(column for name in ENDPOINTS for column in endpoint_columns(name))}
     extra = tuple(column for column in table.columns if column not in known)
@@ -88,56 +95,61 @@ def _read_manifest(root: Path, findings: list[Finding]) -> Manifest | None:
 
 def _read_table(path: Path, findings: list[Finding]) -> pd.DataFrame | None:
     if not path.is_file():
-        findings.append(Finding("fault", CLINICAL_FILE, "is missing; every cohort needs its clinical table"))
+        findings.append(_fault("is missing; every cohort needs its clinical table"))
         return None
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
-        findings.append(
-            Finding(
-                "fault",
-                CLINICAL_FILE,
-                f"line {line} is not UTF-8 (a Latin-1 or Windows export?); save the table as CSV UTF-8",
-            )
-        )
+        findings.append(_fault(f"line {line} is not UTF-8 (a Latin-1 or Windows export?); save the table as CSV UTF-8"))
         return None
-    header = text.split("\n", 1)[0].strip().split(",")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        findings.append(_fault(f"line {reader.line_num} cannot be read as CSV: {error}"))
+        return None
+    rows = [(line, cells) for line, cells in rows if any(cells)]
+    header = rows[0][1] if rows else []
     if PATIENT_ID not in header:
-        findings.append(
-            Finding("fault", CLINICAL_FILE, f"has no column {PATIENT_ID} (comma-separated, names in the first line)")
-        )
+        findings.append(_fault(f"has no column {PATIENT_ID} (comma-separated, names in the first line)"))
         return None
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
-        findings.append(Finding("fault", CLINICAL_FILE, f"has a column twice: {', '.join(repeated)}"))
+        findings.append(_fault(f"has a column twice: {', '.join(map(repr, repeated))}"))
         return None
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        findings.append(Finding("fault", CLINICAL_FILE, f"cannot be read as CSV: {error}"))
-        return None
-    table = table.apply(lambda column: column.str.strip())
-    if table.empty:
-        findings.append(Finding("fault", CLINICAL_FILE, "has no patient"))
-        return None
-    return _index_by_patient(table, findings)
+    return _tabulate(header, rows[1:], findings)
 
 
-def _index_by_patient(table: pd.DataFrame, findings: list[Finding]) -> pd.DataFrame:
-    identifiers = table[PATIENT_ID]
-    for row in np.flatnonzero(~identifiers.map(lambda name: bool(re.fullmatch(r"[\w.-]*\w", name)))):
+def _tabulate(header: list[str], rows: list[tuple[int, list[str]]], findings: list[Finding]) -> pd.DataFrame | None:
+    """The rows (line number, cells) as a table of text by patient, or None when their cells have no sure column."""
+    if not rows:
+        findings.append(_fault("has no patient"))
+        return None
+    uneven = [(line, len(cells)) for line, cells in rows if len(cells) != len(header)]
+    for line, count in uneven:
         findings.append(
-            Finding(
-                "fault",
-                CLINICAL_FILE,
-                f"line {row + 2}: '{identifiers.iloc[row]}' cannot name a patient; "
-                "use letters, digits, '_', '-' and '.' (it is also the name of the image folder)",
-                column=PATIENT_ID,
+            _fault(
+                f"line {line} has {count} cells, the header {len(header)}; write decimals with a point (12.5) "
+                "and put a text that holds a comma in double quotes"
             )
         )
+    if uneven:
+        return None
+    identifier = header.index(PATIENT_ID)
+    for line, cells in rows:
+        if not re.fullmatch(r"[\w.-]*\w", cells[identifier]):
+            findings.append(
+                _fault(
+                    f"line {line}: '{cells[identifier]}' cannot name a patient; "
+                    "use letters, digits, '_', '-' and '.' (it is also the name of the image folder)",
+                    column=PATIENT_ID,
+                )
+            )
+    table = pd.DataFrame([cells for _, cells in rows], columns=header, dtype=str)
+    identifiers = table[PATIENT_ID]
     for name in sorted(set(identifiers[identifiers.duplicated()])):
-        findings.append(Finding("fault", CLINICAL_FILE, "appears more than once; keep one row a patient", patient=name))
+        findings.append(_fault("appears more than once; keep one row a patient", patient=name))
     return table.drop_duplicates(PATIENT_ID).set_index(PATIENT_ID)
 
 
@@ -154,9 +166,9 @@ def _parse_variables(table: pd.DataFrame, findings: list[Finding]) -> pd.DataFra
             problem = variable.problem(cell) if cell else None
             if problem is not None:
                 bad.loc[patient] = True
-                findings.append(Finding("fault", CLINICAL_FILE, problem, patient=patient, column=key))
+                findings.append(_fault(problem, patient=patient, column=key))
         values = cells.where(~bad & (cells != ""))
-        columns[key] = pd.to_numeric(values) if numeric else values.astype(object)
+        columns[key] = values.map(float, na_action="ignore").astype(float) if numeric else values.astype(object)
     return pd.DataFrame(columns, index=table.index)
 
 
@@ -170,45 +182,32 @@ def _parse_endpoints(
         if absent:
             for name in absent:
                 findings.append(
-                    Finding(
-                        "fault",
-                        CLINICAL_FILE,
-                        f"is missing; add it, or take '{endpoint}' out of endpoints in {MANIFEST_FILE}",
-                        column=name,
-                    )
+                    _fault(f"is missing; add it, or take '{endpoint}' out of endpoints in {MANIFEST_FILE}", column=name)
                 )
             parsed[list(names)] = np.nan
             continue
         time_column, event_column = names
+        parsed[[time_column, event_column]] = np.nan
         for patient, time, event in zip(table.index, table[time_column], table[event_column], strict=True):
-            problem = _endpoint_problem(time, event)
-            if problem is not None:
-                column, message = problem
-                findings.append(Finding("fault", CLINICAL_FILE, message, patient=patient, column=names[column]))
-        parsed[time_column] = pd.to_numeric(table[time_column], errors="coerce")
-        parsed[event_column] = pd.to_numeric(table[event_column], errors="coerce")
-        unused = int(parsed[time_column].isna().sum())
+            problems = (_time_problem(time, event), _event_problem(time, event))
+            for column, problem in zip(names, problems, strict=True):
+                if problem is not None:
+                    findings.append(_fault(problem, patient=patient, column=column))
+            if time and event and problems == (None, None):
+                parsed.loc[patient, list(names)] = float(time), float(event)
+        unused = int((table[time_column] == "").sum())
         if unused:
-            findings.append(
-                Finding(
-                    "note",
-                    CLINICAL_FILE,
-                    f"empty for {unused} patients: they do not count for {endpoint}",
-                    column=time_column,
-                )
-            )
+            message = f"empty for {unused} of {len(table)} patients: they do not count for {endpoint}"
+            findings.append(Finding("note", CLINICAL_FILE, message, column=time_column))
     if "dm" in manifest.endpoints:
         metastatic = int((clinical["metastasis_at_presentation"] == "1").sum())
         if metastatic:
-            findings.append(
-                Finding("note", CLINICAL_FILE, f"{metastatic} patients metastatic at presentation: not at risk of dm")
-            )
+            message = f"{metastatic} of {len(table)} patients metastatic at presentation: not at risk of dm"
+            findings.append(Finding("note", CLINICAL_FILE, message))
     if {"os_days", "dm_days"} <= set(parsed):
         for patient in parsed.index[(parsed["dm_event"] == 1) & (parsed["dm_days"] > parsed["os_days"])]:
             findings.append(
-                Finding(
-                    "fault",
-                    CLINICAL_FILE,
+                _fault(
                     "metastasis is dated after death or last follow-up (os_days); one of the two is wrong",
                     patient=patient,
                     column="dm_days",
@@ -217,21 +216,24 @@ def _parse_endpoints(
     return parsed
 
 
-def _endpoint_problem(time: str, event: str) -> tuple[int, str] | None:
-    """What is wrong with an endpoint's cells: 0 for the time column or 1 for the event column, and the message."""
-    if time == "" and event == "":
-        return None
-    if time == "" or event == "":
-        return int(event == ""), "is empty although its partner is given; give both or neither"
-    if event not in ("0", "1"):
-        return 1, f"'{event}' is not an event; write 1 (event) or 0 (censored)"
+def _time_problem(time: str, event: str) -> str | None:
+    """What is wrong with an endpoint's time cell, given its event cell."""
+    if time == "":
+        return "is empty although its event is given; give both or neither" if event else None
     try:
         days = float(time)
     except ValueError:
-        return 0, f"'{time}' is not a number of days"
+        return f"'{time}' is not a number of days"
     if not np.isfinite(days) or days < 0:
-        return 0, f"{time} days: a time must be a number of days from time zero, not below 0"
+        return f"{time} days: a time must be a number of days from time zero, not below 0"
     return None
+
+
+def _event_problem(time: str, event: str) -> str | None:
+    """What is wrong with an endpoint's event cell, given its time cell."""
+    if event == "":
+        return "is empty although its time is given; give both or neither" if time else None
+    return None if event in ("0", "1") else f"'{event}' is not an event; write 1 (event) or 0 (censored)"
 
 
 def _check_events(cohort: Cohort, findings: list[Finding]) -> None:
@@ -281,6 +283,5 @@ def _check_image_files(cohort: Cohort, findings: list[Finding]) -> None:
                 )
             )
     if without:
-        findings.append(
-            Finding("note", IMAGES_FOLDER, f"{without} patients have no image: they train without that modality")
-        )
+        message = f"{without} of {len(cohort.patients)} patients have no image: they train without it"
+        findings.append(Finding("note", IMAGES_FOLDER, message))

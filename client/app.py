@@ -1,0 +1,80 @@
+"""The Flower ClientApp: routes the server's messages to the site's answers. Wiring only."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from client import answers
+from client.site import Site
+from client.work import open_site, site_log
+from stsmm_core import protocol
+from stsmm_core.errors import CohortError, ConfigError, RunError
+from stsmm_core.training.centre import Centre
+
+_SAFE_SENTENCES = {
+    CohortError: "the site's cohort cannot be used as it is; `stsmm cohort check` at the site says why",
+    ConfigError: "the site's settings or the experiment are not valid; the site's log says why",
+    RunError: "the site cannot do this work; the site's log says why",
+    protocol.ProtocolError: "the message does not have the agreed layout; do the site and the server run one version?",
+}
+
+app = ClientApp()
+
+
+@app.query()
+def query(message: Message, context: Context) -> Message:
+    """Before a fold: who the site is and its sums for the encoding."""
+    return _answer(message, context, lambda site, centre: answers.describe(message.content, site, centre))
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """A round of training."""
+    return _answer(message, context, lambda _, centre: answers.train(message.content, centre))
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Loss sums after a round."""
+    return _answer(message, context, lambda _, centre: answers.evaluate(message.content, centre))
+
+
+@app.evaluate(protocol.PREDICT_ACTION)
+def predict(message: Message, context: Context) -> Message:
+    """After a fold: predict the test patients."""
+    return _answer(message, context, lambda _, centre: answers.predict(message.content, centre))
+
+
+@app.evaluate(protocol.PAIRS_ACTION)
+def count_pairs(message: Message, context: Context) -> Message:
+    """At the end: concordance counts."""
+    return _answer(message, context, lambda _, centre: answers.count_pairs(centre))
+
+
+def _answer(message: Message, context: Context, answer: Callable[[Site, Centre], RecordDict]) -> Message:
+    """Answer, or refuse with a sentence that carries nothing of the site; the reason stays in the site's log."""
+    site_file = _site_file(context)
+    try:
+        content = answer(*open_site(site_file, str(context.run_config[protocol.EXPERIMENT])))
+    except tuple(_SAFE_SENTENCES) as error:
+        site_log(site_file).error("%s", error)
+        content = _refusal(_SAFE_SENTENCES[type(error)])
+    except Exception:
+        # Whatever it is, its text may hold a patient's data: it is for the site alone.
+        site_log(site_file).exception("unexpected error")
+        content = _refusal("an unexpected error; the site's log holds it")
+    return Message(content=content, reply_to=message)
+
+
+def _refusal(sentence: str) -> RecordDict:
+    return RecordDict({protocol.REFUSAL: ConfigRecord({"reason": sentence})})
+
+
+def _site_file(context: Context) -> Path:
+    """A hospital's node names its file in its own configuration; a virtual one has a number."""
+    if "site-file" in context.node_config:
+        return Path(str(context.node_config["site-file"]))
+    return Path(os.environ[protocol.SITES_VARIABLE]) / f"{context.node_config['partition-id']}.toml"

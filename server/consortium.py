@@ -1,0 +1,187 @@
+"""A consortium of Flower nodes: the rounds of an experiment as messages."""
+
+import time
+from collections.abc import Callable, Iterable
+from functools import reduce
+from operator import add
+from typing import Any, TypeVar
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+from server.replies import LeftOut, read_numbers
+from server.strategy import GradientBlending
+from stsmm_core import protocol
+from stsmm_core.cohort.clinical import ClinicalEncoding, ClinicalSummary, fit_encoding
+from stsmm_core.cohort.dictionary import SCHEMA_VERSION
+from stsmm_core.config import Experiment
+from stsmm_core.errors import RunError
+from stsmm_core.model.mmnn import Weights
+from stsmm_core.survival.concordance import PairCounts
+from stsmm_core.training.blending import BlendingState
+from stsmm_core.training.centre import SiteDescription
+from stsmm_core.training.site_data import agreed_channels
+from stsmm_core.training.trainer import RoundLosses
+
+WAIT_FOR_NODES_S = 120.0
+
+Reading = TypeVar("Reading")
+
+
+class FlowerConsortium:
+    """Sites behind a Flower grid.
+
+    Args:
+        expected: sites to wait for before the first message.
+        left_out: called with a site (or node) and a reason whenever a reply is left out.
+    """
+
+    def __init__(
+        self, grid: Grid, experiment: Experiment, *, expected: int, left_out: Callable[[str, str], None]
+    ) -> None:
+        self.descriptions: list[SiteDescription] = []
+        self._grid = grid
+        self._experiment = experiment
+        self._left_out = left_out
+        self._nodes = _wait_for_nodes(grid, expected)
+        self._sites: dict[int, str] = {}
+        self._channels = 0
+        self._fold = 0
+        self._encoding: ClinicalEncoding | None = None
+
+    @property
+    def channels(self) -> int:
+        """Image channels of the run."""
+        return self._channels
+
+    def fit_encoding(self, fold: int) -> ClinicalEncoding:
+        """Ask every node who it is, and fit the encoding to the sum of what they say.
+
+        Raises:
+            RunError: when too few sites answer or two have the same name.
+        """
+        config = ConfigRecord({protocol.FOLD: fold})
+        answers: dict[int, tuple[SiteDescription, ClinicalSummary]] = {}
+        for reply in self._send(protocol.QUERY, config, self._nodes):
+            try:
+                answers[reply.metadata.src_node_id] = self._read_description(reply)
+            except (LeftOut, protocol.ProtocolError) as reason:
+                self._left_out(f"node {reply.metadata.src_node_id}", f"query: {reason}")
+        if len(answers) < self._experiment.federation.min_sites:
+            raise RunError(
+                f"{len(answers)} of {len(self._nodes)} sites can take part, "
+                f"federation.min_sites asks for {self._experiment.federation.min_sites}"
+            )
+        names = [description.site for description, _ in answers.values()]
+        if len(set(names)) < len(names):
+            raise RunError(f"two nodes say they are the same site (sites: {', '.join(sorted(names))})")
+        by_name = sorted(answers.items(), key=lambda answer: answer[1][0].site)
+        self.descriptions = [description for _, (description, _) in by_name]
+        self._sites = {node: description.site for node, (description, _) in by_name}
+        self._channels = len(agreed_channels({each.site: each.channels for each in self.descriptions}))
+        self._fold = fold
+        self._strategy = GradientBlending(
+            FedAvg(
+                min_train_nodes=self._experiment.federation.min_sites,
+                min_evaluate_nodes=self._experiment.federation.min_sites,
+                min_available_nodes=self._experiment.federation.min_sites,
+                weighted_by_key=protocol.WEIGHT,
+            ),
+            self._experiment,
+            self._sites,
+            self._left_out,
+        )
+        summary = reduce(add, (training for _, (_, training) in by_name))
+        self._encoding = fit_encoding(summary, self._experiment.data.variables)
+        return self._encoding
+
+    def train(self, round_number: int, weights: Weights, blending: BlendingState) -> Weights:
+        """One round of local training at every site, averaged by the strategy."""
+        self._strategy.blending = blending
+        messages = self._strategy.configure_train(round_number, _record(weights), self._config(), self._grid)
+        arrays, _ = self._strategy.aggregate_train(round_number, self._receive(messages))
+        assert arrays is not None
+        return _weights(arrays)
+
+    def evaluate(
+        self, round_number: int, weights: Weights, blending: BlendingState
+    ) -> tuple[RoundLosses, BlendingState]:
+        """Loss sums of all sites, and the blending weights that the strategy made of them."""
+        self._strategy.blending = blending
+        messages = self._strategy.configure_evaluate(round_number, _record(weights), self._config(), self._grid)
+        self._strategy.aggregate_evaluate(round_number, self._receive(messages))
+        assert self._strategy.losses is not None
+        return self._strategy.losses, self._strategy.blending
+
+    def predict(self, weights: Weights) -> None:
+        """Let every site keep the risks of its test patients."""
+        action = f"evaluate.{protocol.PREDICT_ACTION}"
+        for reply in self._send(action, self._config(), self._sites, _record(weights)):
+            self._read(reply, "predict", read_numbers)
+
+    def count_pairs(self) -> list[list[list[PairCounts]]]:
+        """Concordance counts of every site, [site][head][endpoint]."""
+        replies = self._send(f"evaluate.{protocol.PAIRS_ACTION}", self._config(), self._sites)
+
+        def read(reply: Message) -> list[list[PairCounts]]:
+            return protocol.pairs_from_numbers(read_numbers(reply), self._experiment)
+
+        by_name = sorted(replies, key=lambda reply: self._sites[reply.metadata.src_node_id])
+        counts = [self._read(reply, "test", read) for reply in by_name]
+        return [site for site in counts if site is not None]
+
+    def _read_description(self, reply: Message) -> tuple[SiteDescription, ClinicalSummary]:
+        numbers = read_numbers(reply)
+        identity = reply.content.config_records[protocol.SITE]
+        if identity["schema-version"] != SCHEMA_VERSION:
+            raise LeftOut(f"its cohorts have schema version {identity['schema-version']!r}, ours {SCHEMA_VERSION}")
+        channels = identity["channels"]
+        assert isinstance(channels, list)
+        description = protocol.description_from_numbers(
+            numbers, self._experiment, site=str(identity["name"]), channels=[str(name) for name in channels]
+        )
+        return description, protocol.summary_from_numbers(numbers, "training", self._experiment)
+
+    def _read(self, reply: Message, stage: str, read: Callable[[Message], Reading]) -> Reading | None:
+        try:
+            return read(reply)
+        except (LeftOut, protocol.ProtocolError) as reason:
+            self._left_out(self._sites[reply.metadata.src_node_id], f"{stage}: {reason}")
+            return None
+
+    def _config(self) -> ConfigRecord:
+        assert self._encoding is not None
+        fixed: dict[str, Any] = {protocol.FOLD: self._fold, protocol.CHANNELS: self._channels}
+        return ConfigRecord(fixed | protocol.encoding_to_numbers(self._encoding))
+
+    def _send(
+        self, message_type: str, config: ConfigRecord, nodes: Iterable[int], arrays: ArrayRecord | None = None
+    ) -> list[Message]:
+        records: dict[str, ArrayRecord | ConfigRecord | MetricRecord] = {protocol.CONFIG: config}
+        if arrays is not None:
+            records[protocol.ARRAYS] = arrays
+        return self._receive(
+            [Message(content=RecordDict(records), message_type=message_type, dst_node_id=node) for node in nodes]
+        )
+
+    def _receive(self, messages: Iterable[Message]) -> list[Message]:
+        return list(self._grid.send_and_receive(messages, timeout=self._experiment.federation.timeout_s))
+
+
+def _wait_for_nodes(grid: Grid, expected: int) -> list[int]:
+    deadline = time.monotonic() + WAIT_FOR_NODES_S
+    while len(nodes := sorted(grid.get_node_ids())) < expected:
+        if time.monotonic() > deadline:
+            raise RunError(f"{len(nodes)} of {expected} sites are connected after {WAIT_FOR_NODES_S:.0f} s")
+        time.sleep(0.5)
+    return nodes
+
+
+def _record(weights: Weights) -> ArrayRecord:
+    return ArrayRecord({name: Array(value) for name, value in weights.items()})
+
+
+def _weights(arrays: ArrayRecord) -> Weights:
+    # The average of float32 arrays by a float weight is float64.
+    return {name: array.numpy().astype("float32") for name, array in arrays.items()}

@@ -1,0 +1,143 @@
+"""A simulated consortium from start to report."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import tomli_w
+from rich.console import Console
+
+from client.site import Site, read_site
+from client.work import open_site
+from simulation.partition import divide_equally
+from simulation.runtime import Runtime, flower_runtime
+from stsmm_core import protocol
+from stsmm_core.cohort.cohort import Cohort
+from stsmm_core.config import Experiment, read_experiment, to_toml
+from stsmm_core.errors import CohortError, RunError
+from stsmm_core.files import write_text_atomically
+from stsmm_core.report.report import write_report
+from stsmm_core.run_folder import (
+    FAILURE_FILE,
+    METRICS_FILE,
+    PROGRESS_FILE,
+    SERVER_FILE,
+    describe_inputs,
+    open_run,
+)
+from stsmm_core.training.inputs import open_cohorts
+from stsmm_core.training.progress import progress_bar
+from stsmm_core.training.results import oracle_concordance, write_metrics
+from stsmm_core.training.summary import print_results
+
+POLL_S = 0.5
+START_S = 120.0
+PARALLEL_CENTRES = 2
+SITES_FOLDER = "sites"
+
+
+def simulate_run(
+    console: Console, config: Path, cohorts: Sequence[Path], out: Path, *, centres: int | None, cache: Path | None
+) -> None:
+    """Train over virtual centres and write the run folder.
+
+    Raises:
+        StsmmError: when the experiment, the cohorts or the run cannot be used, or the run fails.
+    """
+    experiment = read_experiment(config)
+    virtual = virtual_centres(open_cohorts(cohorts), centres, seed=experiment.seed)
+    with open_run(out, experiment, describe_inputs("federated", virtual)):
+        sites = _write_sites(virtual, out, cache=(cache or out / "cache").resolve(), seed=experiment.seed)
+        if not (out / METRICS_FILE).exists():
+            _federate(console, experiment, out, sites)
+        metrics = json.loads((out / METRICS_FILE).read_text(encoding="utf-8"))
+        opened = [open_site(site, to_toml(experiment))[1] for site in sites]
+        metrics["oracle"] = oracle_concordance(opened)
+        write_metrics(metrics, out / METRICS_FILE)
+        print_results(console, metrics, write_report(out))
+
+
+def virtual_centres(cohorts: Sequence[Cohort], centres: int | None, *, seed: int) -> list[Cohort]:
+    """One centre a cohort, or one cohort divided into `centres`.
+
+    Raises:
+        CohortError: when several cohorts are to be divided.
+    """
+    if centres is None:
+        return list(cohorts)
+    if len(cohorts) != 1:
+        raise CohortError(f"--centres divides one cohort, but {len(cohorts)} were given; leave it out or give one")
+    return divide_equally(cohorts[0], centres, seed=seed)
+
+
+def _write_sites(virtual: Sequence[Cohort], out: Path, *, cache: Path, seed: int) -> list[Path]:
+    """Write a site file a centre; virtual node i reads i.toml.
+
+    Nothing is withheld between virtual centres: all their patients lie on this machine.
+    """
+    files = []
+    for number, cohort in enumerate(virtual):
+        name = cohort.manifest.site
+        folder = (out / SITES_FOLDER / name).resolve()
+        site = Site(
+            name=name,
+            cohort=cohort.root.resolve(),
+            folder=folder,
+            cache=cache,
+            min_cell_size=1,
+            salt=seed,
+            patients=cohort.patients,
+        )
+        files.append(out / SITES_FOLDER / f"{number}.toml")
+        write_text_atomically(files[-1], tomli_w.dumps(site.model_dump(mode="json", exclude_none=True)))
+    return files
+
+
+def _federate(console: Console, experiment: Experiment, out: Path, sites: Sequence[Path]) -> None:
+    """Run the experiment on Flower's simulation runtime until metrics.json is there.
+
+    Raises:
+        RunError: with the reason that the server or the sites gave.
+    """
+    stale = [out / name for name in (PROGRESS_FILE, FAILURE_FILE, SERVER_FILE)]
+    for file in [*stale, *(read_site(site).folder / "site.log" for site in sites)]:
+        file.unlink(missing_ok=True)
+    models, rounds = experiment.evaluation.runs, experiment.training.rounds
+    parallel = min(PARALLEL_CENTRES, len(sites))
+    with (
+        progress_bar(console, f"Training {models} model(s) over {len(sites)} centres", models * rounds) as bar,
+        flower_runtime(out, sites=out / SITES_FOLDER, nodes=len(sites), parallel=parallel) as runtime,
+    ):
+        runtime.submit({protocol.EXPERIMENT: to_toml(experiment), protocol.SITES: len(sites)})
+        deadline = time.monotonic() + START_S
+        best = float("inf")
+        while not (out / METRICS_FILE).exists():
+            _raise_if_failed(runtime, out, sites, overdue=time.monotonic() > deadline)
+            if (out / PROGRESS_FILE).exists():
+                state = json.loads((out / PROGRESS_FILE).read_text(encoding="utf-8"))
+                best = state["best"]
+                bar.show(state["fold"] * rounds + max(state["round"], 0), best)
+            time.sleep(POLL_S)
+        bar.show(models * rounds, best)
+
+
+def _raise_if_failed(runtime: Runtime, out: Path, sites: Sequence[Path], *, overdue: bool) -> None:
+    """Say why the run ended, with what the virtual sites wrote in their own logs: they are all on this machine."""
+    server = out / SERVER_FILE
+    if (out / FAILURE_FILE).exists():
+        reason = (out / FAILURE_FILE).read_text(encoding="utf-8")
+    elif (out / METRICS_FILE).exists():
+        return
+    elif not runtime.is_running():
+        reason = f"Flower's SuperLink ended; see {runtime.log}"
+    elif server.exists() and not psutil.pid_exists(int(server.read_text(encoding="utf-8"))):
+        reason = f"the server process ended without a word (out of memory?); see {runtime.log}"
+    elif overdue and not server.exists():
+        reason = f"Flower did not start the run within {START_S:.0f} s; see {runtime.log}"
+    else:
+        return
+    logs = [read_site(site).folder / "site.log" for site in sites]
+    said = [f"  {log.parent.name}: {log.read_text(encoding='utf-8').strip()}" for log in logs if log.exists()]
+    raise RunError("\n".join([reason, *said]))

@@ -1,0 +1,44 @@
+"""The stsmm command: composed of what the installed packages offer, so that no package imports an outer one."""
+
+import sys
+from importlib.metadata import entry_points
+
+import typer
+from rich.console import Console
+
+from stsmm_core.errors import StsmmError
+
+
+def build_app() -> typer.Typer:
+    """All commands and command groups of the entry-point group `stsmm.commands`."""
+    app = typer.Typer(
+        name="stsmm",
+        help="Federated multimodal survival prediction in soft-tissue sarcoma.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+    for entry in sorted(entry_points(group="stsmm.commands"), key=lambda entry: entry.name):
+        command = entry.load()
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=entry.name)
+        else:
+            app.command(entry.name)(command)
+    return app
+
+
+def main() -> None:
+    """Run a command; an error meant for the user is printed without a traceback and ends with code 1."""
+    try:
+        build_app()()
+    except StsmmError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/bold red] {_escaped(error)}", highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Interrupted; the same command goes on from the last finished round.")
+        sys.exit(130)
+
+
+def _escaped(error: StsmmError) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))

@@ -1,0 +1,96 @@
+"""Commands on cohort folders: check, describe, import, synth."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Check, describe, import and make cohort folders.", no_args_is_help=True)
+import_app = typer.Typer(help="Turn a public data set into cohort folders.", no_args_is_help=True)
+app.add_typer(import_app, name="import")
+
+CohortFolder = Annotated[Path, typer.Argument(help="The cohort folder (with cohort.toml and clinical.csv).")]
+SourceFolder = Annotated[Path, typer.Argument(help="The folder of the data set, as it was prepared.")]
+NewFolder = Annotated[Path, typer.Argument(help="The folder to make; must not exist or be empty.")]
+
+
+@app.command()
+def check(root: CohortFolder) -> None:
+    """Say everything that is wrong with a cohort folder; exit code 1 when there is a fault."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from stsmm_core.cohort.check import check_cohort
+
+    findings = check_cohort(root)
+    faults = [finding for finding in findings if finding.severity == "fault"]
+    notes = [finding for finding in findings if finding.severity == "note"]
+    console = Console()
+    for finding in faults:
+        console.print(Text(f"fault  {finding}", style="red"), soft_wrap=True)
+    for finding in notes:
+        console.print(Text(f"note   {finding}"), soft_wrap=True)
+    counts = f"{_count(len(faults), 'fault')}, {_count(len(notes), 'note')}"
+    if faults:
+        console.print(Text(f"{root}: {counts}. Mend the faults, then check again.", style="bold red"), soft_wrap=True)
+        raise typer.Exit(1)
+    console.print(Text(f"{root}: {counts}. The cohort can be used.", style="bold green"), soft_wrap=True)
+
+
+@app.command()
+def describe(root: CohortFolder) -> None:
+    """Print a cohort's patients, follow-up, outcomes and variables as a table."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from stsmm_core.cohort.description import describe_cohort
+    from stsmm_core.cohort.reading import load_cohort
+
+    cohort = load_cohort(root)
+    table = Table(title=f"Cohort {cohort.manifest.name}, site {cohort.manifest.site}")
+    table.add_column("", overflow="fold")
+    table.add_column("Value", overflow="fold")
+    table.add_column("Missing", justify="right")
+    for row in describe_cohort(cohort):
+        table.add_row(Text(row.label), Text(row.value), "" if row.missing is None else str(row.missing))
+    Console().print(table)
+
+
+@import_app.command("sts-public")
+def sts_public(source: SourceFolder, out: NewFolder) -> None:
+    """TCIA soft-tissue sarcoma (McGill): T1 MRI, FDG-PET and outcomes of 36 patients."""
+    from stsmm_core.cohort.sts_public import import_sts_public
+
+    _say_written([import_sts_public(source, out)])
+
+
+@import_app.command("tcga-sarc")
+def tcga_sarc(source: SourceFolder, out: NewFolder) -> None:
+    """TCGA-SARC: clinical variables and outcomes, one cohort for each of four federated sites."""
+    from stsmm_core.cohort.tcga_sarc import import_tcga_sarc
+
+    _say_written(import_tcga_sarc(source, out))
+
+
+@app.command()
+def synth(
+    out: NewFolder,
+    sites: Annotated[int, typer.Option(min=1, help="Number of sites, one cohort folder each.")] = 3,
+    patients: Annotated[int, typer.Option(min=1, help="Patients over all sites together.")] = 120,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same cohorts.")] = 0,
+) -> None:
+    """Make synthetic cohorts with a known hazard, for tests and the demo."""
+    from stsmm_core.cohort.synthetic import write_synthetic_cohorts
+
+    _say_written(write_synthetic_cohorts(out, sites=sites, patients=patients, seed=seed))
+
+
+def _say_written(roots: list[Path]) -> None:
+    for root in roots:
+        typer.echo(f"Wrote {root}")
+    typer.echo("Check them with: stsmm cohort check FOLDER")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,142 @@
+"""Clinical variables as network input, standardised with sums that sites can share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stsmm_core.cohort.dictionary import VARIABLES, Category, Number
+
+
+@dataclass(frozen=True)
+class ClinicalSummary:
+    """Sufficient statistics of the clinical variables of a group of patients; adds up over sites.
+
+    Attributes:
+        numbers: n, sum and sum of squares of each continuous variable.
+        levels: patients a level of each categorical variable.
+    """
+
+    numbers: dict[str, tuple[float, float, float]]
+    levels: dict[str, tuple[float, ...]]
+
+    def __add__(self, other: "ClinicalSummary") -> "ClinicalSummary":
+        def added(mine: tuple[float, ...], theirs: tuple[float, ...]) -> Any:
+            return tuple(a + b for a, b in zip(mine, theirs, strict=True))
+
+        return ClinicalSummary(
+            {key: added(value, other.numbers[key]) for key, value in self.numbers.items()},
+            {key: added(value, other.levels[key]) for key, value in self.levels.items()},
+        )
+
+    def suppressed(self, minimum: int) -> "ClinicalSummary":
+        """The same without what rests on fewer than `minimum` patients: such sums and counts become 0.
+
+        Where one level of a variable is small, the whole variable is withheld: the rest would tell it.
+        """
+        return replace(
+            self,
+            numbers={key: value if value[0] >= minimum else (0.0, 0.0, 0.0) for key, value in self.numbers.items()},
+            levels={
+                key: tuple(0.0 for _ in value) if any(0 < count < minimum for count in value) else value
+                for key, value in self.levels.items()
+            },
+        )
+
+    def to_table(self) -> dict[str, Any]:
+        """Mean and SD of numbers and counts of levels, for the cohort table of a report."""
+        table: dict[str, Any] = {}
+        for key, (n, mean, sd) in ((key, _moments(value)) for key, value in self.numbers.items()):
+            table[key] = {"n": n, "mean": mean, "sd": sd} if n else {"n": n, "mean": None, "sd": None}
+        for key, counts in self.levels.items():
+            levels = _category(key).levels
+            table[key] = {
+                "n": int(sum(counts)),
+                "levels": {level: int(count) for level, count in zip(levels, counts, strict=True)},
+            }
+        return table
+
+
+@dataclass(frozen=True)
+class ClinicalEncoding:
+    """How the clinical table becomes network input; fitted on training patients only.
+
+    A number is standardised, its missing value is the mean (0). A category is one-hot over the dictionary's fixed
+    levels, so that columns mean the same at every site. Each variable adds an indicator of its own missingness.
+
+    Attributes:
+        variables: keys, in the order of the columns.
+        moments: mean and standard deviation of each continuous variable.
+    """
+
+    variables: tuple[str, ...]
+    moments: dict[str, tuple[float, float]]
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return sum(
+            1 + (len(variable.levels) if isinstance(variable, Category) else 1)
+            for variable in (VARIABLES[key] for key in self.variables)
+        )
+
+    def encode(self, clinical: pd.DataFrame) -> NDArray[np.float32]:
+        """Encode the rows of a clinical table, shape (patients, width)."""
+        columns: list[NDArray[Any]] = []
+        for key in self.variables:
+            variable, values = VARIABLES[key], clinical[key]
+            if isinstance(variable, Number):
+                mean, sd = self.moments[key]
+                columns.append((values.to_numpy(dtype=float, na_value=np.nan) - mean) / sd)
+            else:
+                columns.extend((values == level).to_numpy(dtype=float) for level in variable.levels)
+            columns.append(values.isna().to_numpy(dtype=float))
+        return np.nan_to_num(np.stack(columns, axis=1)).astype(np.float32)
+
+
+def summarise(clinical: pd.DataFrame, variables: Sequence[str]) -> ClinicalSummary:
+    """Sufficient statistics of the given variables."""
+    numbers: dict[str, tuple[float, float, float]] = {}
+    levels: dict[str, tuple[float, ...]] = {}
+    for key in variables:
+        variable = VARIABLES[key]
+        if isinstance(variable, Number):
+            values = clinical[key].dropna().to_numpy(dtype=float)
+            numbers[key] = (float(len(values)), float(values.sum()), float((values**2).sum()))
+        else:
+            levels[key] = tuple(float((clinical[key] == level).sum()) for level in variable.levels)
+    return ClinicalSummary(numbers, levels)
+
+
+def fit_encoding(summary: ClinicalSummary, variables: Sequence[str]) -> ClinicalEncoding:
+    """The encoding of the pooled training patients, from the sum of the sites' summaries.
+
+    A variable without spread (or never observed) keeps a standard deviation of 1, so that its column is 0.
+    """
+    moments: dict[str, tuple[float, float]] = {}
+    for key, value in summary.numbers.items():
+        _, mean, sd = _moments(value)
+        moments[key] = (mean, sd if sd > 0 else 1.0)
+    return ClinicalEncoding(tuple(variables), moments)
+
+
+def _moments(sums: tuple[float, float, float]) -> tuple[int, float, float]:
+    """n, mean and standard deviation (n - 1) from n, sum and sum of squares."""
+    n, first, second = sums
+    if n == 0:
+        return 0, 0.0, 0.0
+    mean = first / n
+    spread = max(second - n * mean**2, 0.0)
+    # What is left of a constant column after subtracting two large equal numbers is rounding, not spread.
+    if n < 2 or spread <= 1e-12 * second:
+        return int(n), mean, 0.0
+    return int(n), mean, float(np.sqrt(spread / (n - 1)))
+
+
+def _category(key: str) -> Category:
+    variable = VARIABLES[key]
+    assert isinstance(variable, Category)
+    return variable

@@ -1,0 +1,67 @@
+"""What every importer needs: a source table with known columns, an output folder that is complete or not there."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from stsmm_core.errors import CohortError
+
+SOURCE_FILE = "SOURCE.md"
+"""Licence, citation and list of changes, beside the imported data."""
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A hidden sibling to build in; it becomes `out` when the block ends well and vanishes when it does not.
+
+    Raises:
+        CohortError: when `out` is already there and not an empty folder.
+    """
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CohortError(f"{out}: is already there and not empty; name a new folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        building = Path(scratch) / out.name
+        building.mkdir()
+        yield building
+        if out.exists():
+            out.rmdir()
+        building.rename(out)
+
+
+def read_source_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a source's CSV as text, index patient_id, every cell as written except that NA becomes empty.
+
+    Raises:
+        CohortError: naming the missing file, the missing columns, or the patients with more than one row.
+    """
+    if not path.is_file():
+        raise CohortError(f"{path}: is missing; is {path.parent} the right source folder?")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise CohortError(f"{path}: cannot be read as CSV: {error}") from None
+    missing = [name for name in ("patient_id", *columns) if name not in table]
+    if missing:
+        raise CohortError(f"{path}: has no column {', '.join(missing)}; is this another version of the source?")
+    table = table.set_index("patient_id").replace("NA", "").sort_index()
+    twice = sorted(set(table.index[table.index.duplicated()]))
+    if twice:
+        raise CohortError(f"{path}: patient {', '.join(twice)} has more than one row")
+    return table
+
+
+def map_histology(table: pd.DataFrame, column: str, levels: dict[str, str], path: Path) -> pd.Series:
+    """Translate a source's histology into the data dictionary's levels ("" where the subtype is unknown).
+
+    Raises:
+        CohortError: naming every patient whose text the table of levels does not hold.
+    """
+    unknown = [f"{patient} ('{text}')" for patient, text in table[column].items() if text not in levels]
+    if unknown:
+        raise CohortError(f"{path}: column {column}: no level is known for {', '.join(unknown)}")
+    return table[column].map(levels)

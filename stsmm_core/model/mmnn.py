@@ -1,0 +1,110 @@
+"""The multimodal neural network: an encoder a modality, a fusion head and a unimodal head each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stsmm_core.config import Experiment
+from stsmm_core.errors import RunError
+from stsmm_core.model.clinical_encoder import build_clinical_encoder
+from stsmm_core.model.image_encoder import build_image_encoder
+from stsmm_core.seeds import derive_seed
+
+Weights = dict[str, NDArray[np.float32]]
+"""What travels between server and sites: every parameter and running statistic, by name."""
+
+
+@dataclass(frozen=True)
+class ModalityBatch:
+    """One modality of a batch of patients.
+
+    Attributes:
+        values: encoder input, first axis patients; arbitrary where the patient lacks the modality.
+        present: whether the patient has the modality, shape (patients,), bool.
+    """
+
+    values: Tensor
+    present: Tensor
+
+
+class MultimodalNetwork(nn.Module):
+    """Late fusion of modality encoders (paper, Fig. 4).
+
+    Head 0 is the multimodal one; the unimodal heads, in the order of the encoders, serve gradient blending.
+    A patient without a modality gets that encoder's learned absent vector in its place.
+    """
+
+    def __init__(self, encoders: Mapping[str, nn.Module], *, features: int, endpoints: int) -> None:
+        super().__init__()
+        self.features = features
+        self.encoders = nn.ModuleDict(encoders)
+        self.absent = nn.ParameterDict({name: nn.Parameter(torch.zeros(features)) for name in encoders})
+        self.heads = nn.ModuleDict(
+            {"fusion": nn.Linear(features * len(encoders), endpoints)}
+            | {name: nn.Linear(features, endpoints) for name in encoders}
+        )
+
+    def forward(self, batch: Mapping[str, ModalityBatch]) -> Tensor:
+        """Log hazards, shape (heads, patients, endpoints)."""
+        encoded = [self._encode(name, batch[name]) for name in self.encoders]
+        outputs = [self.heads["fusion"](torch.cat(encoded, dim=1))]
+        outputs += [self.heads[name](values) for name, values in zip(self.encoders, encoded, strict=True)]
+        return torch.stack(outputs)
+
+    def _encode(self, name: str, modality: ModalityBatch) -> Tensor:
+        absent = self.absent[name].expand(len(modality.present), self.features)
+        if not modality.present.any():
+            return absent
+        encoded = self.encoders[name](modality.values[modality.present])
+        return absent.masked_scatter(modality.present[:, None], encoded)
+
+
+def build_network(experiment: Experiment, *, channels: int, clinical_inputs: int, fold: int) -> MultimodalNetwork:
+    """The experiment's network with initial weights that depend on the seed and the fold alone."""
+    torch.manual_seed(derive_seed(experiment.seed, "initial weights", fold))
+    encoders: dict[str, nn.Module] = {}
+    for modality in experiment.data.modalities:
+        if modality == "image":
+            if channels == 0:
+                raise RunError(
+                    "data.modalities names 'image', but no cohort has an image channel; "
+                    'set data.modalities = ["clinical"]'
+                )
+            encoders[modality] = build_image_encoder(experiment.model, channels)
+        else:
+            encoders[modality] = build_clinical_encoder(experiment.model, clinical_inputs)
+    return MultimodalNetwork(encoders, features=experiment.model.features, endpoints=len(experiment.data.endpoints))
+
+
+def get_weights(network: nn.Module) -> Weights:
+    """A copy of the network's weights and running statistics.
+
+    Batch counters stay behind: with a fixed momentum nothing reads them, and averaging integers would be wrong.
+    """
+    return {
+        name: value.detach().cpu().numpy().copy()
+        for name, value in network.state_dict().items()
+        if value.is_floating_point()
+    }
+
+
+def set_weights(network: nn.Module, weights: Weights) -> None:
+    """Load weights in place.
+
+    Raises:
+        RunError: when names or shapes are not this network's.
+    """
+    state = network.state_dict()
+    expected = {name: tuple(value.shape) for name, value in state.items() if value.is_floating_point()}
+    given = {name: tuple(value.shape) for name, value in weights.items()}
+    if expected != given:
+        differing = sorted(set(expected.items()) ^ set(given.items()))
+        raise RunError(
+            f"the weights are not this network's: {len({name for name, _ in differing})} arrays differ in name or "
+            f"shape, {differing[0][0]} among them; was the run started with another experiment or other channels?"
+        )
+    network.load_state_dict(state | {name: torch.as_tensor(value) for name, value in weights.items()})

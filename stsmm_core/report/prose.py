@@ -1,0 +1,191 @@
+"""The sentences of the report, written from the experiment and the numbers of the run."""
+
+from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
+from stsmm_core.config import Blending, Experiment
+from stsmm_core.report.results import Concordance, Results
+from stsmm_core.report.tables import total_of
+
+RELIABLE_EVENTS = 100
+"""Events that an external validation should have at least (Collins, Ogundimu and Altman, Stat Med 2016)."""
+
+
+def subtitle(results: Results) -> str:
+    """What was trained, at how many sites, on how many patients."""
+    sites = len(results.metrics.cohorts)
+    patients = total_of(results.metrics.cohorts).patients
+    size = "number of patients not disclosed" if patients is None else f"{patients:,} patients"
+    where = f"{sites} site{'s' if sites != 1 else ''}"
+    joint = "Federated" if results.metrics.mode == "federated" else "Centralised"
+    return f"{joint} training, {where}, {size}"
+
+
+def scheme(experiment: Experiment) -> str:
+    """How patients were divided, in a few words."""
+    evaluation = experiment.evaluation
+    if evaluation.scheme == "cv":
+        repeated = f", repeated {evaluation.repeats} times" if evaluation.repeats > 1 else ""
+        return f"{evaluation.folds}-fold cross-validation{repeated}"
+    train, validation = round(100 * evaluation.train_fraction), round(100 * evaluation.validation_fraction)
+    return f"one split, {train} / {validation} / {100 - train - validation} % train / validation / test"
+
+
+def duration(seconds: float) -> str:
+    """A wall-clock time in the two units that matter."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def honest_numbers(results: Results) -> tuple[str, ...]:
+    """What a reader must know before believing a number: how many patients, how wide, what it is not."""
+    tests = {endpoint: results.metrics.test[endpoint].harrell_c for endpoint in results.endpoints}
+    said = [_headline(ENDPOINTS[endpoint], concordance) for endpoint, concordance in tests.items()]
+    measured = {endpoint: one for endpoint, one in tests.items() if one.value is not None}
+    few = [endpoint for endpoint, one in measured.items() if one.events is None or one.events < RELIABLE_EVENTS]
+    if few:
+        said.append(
+            f"Small test set: fewer than {RELIABLE_EVENTS} events are known for {_names(few)}, and an external "
+            "validation should have at least that many (Collins, Ogundimu and Altman, Stat Med 2016). Read the "
+            "interval, not the point."
+        )
+    unproven = [endpoint for endpoint, one in measured.items() if one.ci_low is not None and one.ci_low <= 0.5]
+    if unproven:
+        said.append(
+            f"The interval for {_names(unproven)} reaches 0.5 or below: this run does not show that the model ranks "
+            "patients better than chance there."
+        )
+    idle = [fold for fold, selected in enumerate(results.metrics.selected_rounds) if selected == 0]
+    if idle:
+        which = "" if results.folds == 1 else f" in {len(idle)} of {results.folds} folds"
+        said.append(f"The untrained network (round 0) had the lowest validation loss{which}: training did not help.")
+    if not measured:
+        return tuple(said)
+    said.append(
+        "Intervals are 95 %, from bootstrap replicates of the test patients with the fitted "
+        f"{'models' if results.folds > 1 else 'model'} held fixed: they hold the uncertainty of testing, not that of "
+        "training again. They do not test one head against another."
+    )
+    return tuple(said)
+
+
+def methods(results: Results) -> tuple[str, ...]:
+    """Paragraphs for a methods section, true of this run."""
+    experiment = results.experiment
+    paragraphs = [_network(experiment), _fitting(results), _blending(experiment), _testing(results)]
+    return tuple(paragraphs)
+
+
+def _headline(name: str, concordance: Concordance) -> str:
+    size = f"{_number(concordance.n, 'test patient')} with {_number(concordance.events, 'event')}"
+    if concordance.value is None:
+        return f"{name.capitalize()}: no C-index on {size}; {(concordance.reason or '').rstrip('.')}."
+    if concordance.ci_low is None or concordance.ci_high is None:
+        interval = "no interval could be computed"
+    else:
+        interval = f"95 % CI {concordance.ci_low:.2f} to {concordance.ci_high:.2f}"
+    return f"{name.capitalize()}: C-index {concordance.value:.2f} ({interval}) on {size}."
+
+
+def _number(value: int | None, thing: str) -> str:
+    if value is None:
+        return f"an undisclosed number of {thing}s"
+    return f"{value:,} {thing}{'s' if value != 1 else ''}"
+
+
+def _names(endpoints: list[str]) -> str:
+    return " and ".join(ENDPOINTS[endpoint] for endpoint in endpoints)
+
+
+def _network(experiment: Experiment) -> str:
+    model, modalities = experiment.model, experiment.data.modalities
+    encoders = []
+    if "image" in modalities:
+        kind = "3D DenseNet-121" if model.image_encoder == "densenet121" else "small 3D DenseNet"
+        shape = " \u00d7 ".join(str(size) for size in experiment.imaging.shape)
+        encoders.append(
+            f"The tumour volume, with a margin of {experiment.imaging.margin_mm:g} mm and resized to {shape} voxels, "
+            f"goes through a {kind}."
+        )
+    if "clinical" in modalities:
+        names = [VARIABLES[key].label for key in experiment.data.variables]
+        labels = ", ".join(name if name.split()[0].isupper() else name[0].lower() + name[1:] for name in names)
+        encoders.append(f"The clinical variables ({labels}) go through a multilayer perceptron.")
+    return (
+        " ".join(encoders)
+        + f" Each encoder gives {model.features} features, with {model.norm} normalisation and dropout "
+        f"{model.dropout:g}. A fusion head on the concatenated features gives one log relative hazard for each "
+        f"endpoint ({_names(list(experiment.data.endpoints))}); each modality also has a head of its own, used in "
+        "training only. A higher risk is worse."
+    )
+
+
+def _fitting(results: Results) -> str:
+    training, federation = results.experiment.training, results.experiment.federation
+    optimizer = f"SGD with momentum {training.momentum:g}" if training.optimizer == "sgd" else "AdamW"
+    schedule = "a one-cycle schedule" if training.schedule == "one_cycle" else "a constant rate"
+    loss = (
+        "The loss is the negative log partial likelihood of the Cox model per event, summed over endpoints and "
+        f"stratified by site, with {training.ties.capitalize()}'s treatment of ties; risk sets are formed within "
+        f"windows of {training.risk_window} patients, in batches of {training.batch_size}. The optimiser is "
+        f"{optimizer}, learning rate {training.learning_rate:g} with {schedule}, weight decay "
+        f"{training.weight_decay:g}, for {training.epochs} epochs."
+    )
+    if results.metrics.mode == "centralised":
+        return f"The network was trained in one place, with the patients of all sites. {loss}"
+    sites = len(results.metrics.cohorts)
+    epochs = f"{training.local_epochs} local epoch{'s' if training.local_epochs > 1 else ''}"
+    return (
+        f"{loss} In each of {results.metrics.rounds} rounds the {sites} sites trained for {epochs} on their own "
+        "patients and sent network weights, loss sums and counts, no patient record; the server averaged the networks "
+        f"(FedAvg), weighted by {federation.weighted_by}. A round needed at least {federation.min_sites} "
+        f"site{'s' if federation.min_sites > 1 else ''}."
+    )
+
+
+def _blending(experiment: Experiment) -> str:
+    blending = experiment.blending
+    if blending.method == "none":
+        return "Gradient blending was off: the fusion head alone was trained, and the unimodal heads are untrained."
+    if blending.method == "uniform":
+        return "All heads' losses had the same weight throughout (uniform blending, a control)."
+    return (
+        "The heads' losses were combined by gradient blending (Wang, Tran and Feiszli, CVPR 2020; Bozzo et al., npj "
+        f"Precision Oncology 2024). Every {blending.interval} epochs the whole training and validation sets were "
+        "evaluated; with dG the fall of a head's validation loss since the last checkpoint and dO the growth of its "
+        f"gap to the training loss, {_rule(blending)}"
+    )
+
+
+def _rule(blending: Blending) -> str:
+    if blending.method == "softmax":
+        return f"the weights are the softmax of dG / (dO² + {blending.eps:g}) over the heads, as in the published code."
+    if blending.method == "simplex":
+        return f"the weights are proportional to max(dG, 0) / (dO² + {blending.eps:g}), sum 1."
+    return (
+        f"the weights are proportional to max(dG - {blending.z:g} se, 0) / (dO² + se² + {blending.tau:g}²), with "
+        f"standard errors from {blending.bootstrap_replicates} bootstrap replicates over patients, shrunk by "
+        f"{blending.shrink:g} towards equal weights, kept between {blending.floor:g} and {blending.ceiling:g} and "
+        f"smoothed ({blending.smoothing:g} of the old weights kept); where no head generalised the old weights stayed."
+    )
+
+
+def _testing(results: Results) -> str:
+    evaluation = results.experiment.evaluation
+    divided = (
+        f"Patients were divided within each site: {scheme(results.experiment)}, seed {results.experiment.seed}. "
+        "The network of the round with the lowest unweighted validation loss of the fusion head was kept. "
+    )
+    pooled = (
+        "Each fold's patients were tested with the network that had not seen them; the folds are reported together. "
+        if evaluation.scheme == "cv"
+        else ""
+    )
+    return (
+        divided
+        + pooled
+        + "Discrimination is Harrell's C-index, stratified by site: a patient is compared with patients of the same "
+        f"site only. Intervals come from {evaluation.bootstrap_replicates} bootstrap replicates."
+    )

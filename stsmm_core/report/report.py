@@ -1,0 +1,90 @@
+"""The report of a run: one HTML page that holds everything it shows and opens without a network."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from stsmm_core.cohort.dictionary import ENDPOINTS
+from stsmm_core.config import to_toml
+from stsmm_core.errors import RunError
+from stsmm_core.report import figures, prose, tables
+from stsmm_core.report.results import Results, read_results
+
+REPORT_FILE = "report.html"
+SITES_ACROSS = 6
+"""Columns of the cohort table that fit a printed page; more sites continue below."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """The part of a wide table that fits a page: column heads and rows."""
+
+    columns: tuple[str, ...]
+    rows: tables.Table
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` into a finished run folder and return its path.
+
+    The page holds sums, counts and curves of the run: no patient, no file path. An older report is replaced only
+    when the new one is complete.
+
+    Raises:
+        RunError: naming the file of the run folder that is missing, broken or cannot be written.
+    """
+    page = render(read_results(run))
+    target = run / REPORT_FILE
+    partial = run / f".{REPORT_FILE}.{os.getpid()}"
+    try:
+        partial.write_text(page, encoding="utf-8", newline="\n")
+        os.replace(partial, target)
+    except OSError as error:
+        raise RunError(f"{target}: cannot be written ({error.strerror}); check the folder's rights and space") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def render(results: Results) -> str:
+    """The page of a run; equal results give an equal page."""
+    sites = results.metrics.cohorts
+    rows = tables.cohort_table(sites)
+    results_table = tables.results_table(results)
+    template = files("stsmm_core.report").joinpath("report.html").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(
+        results=results,
+        endpoint_names=ENDPOINTS,
+        subtitle=prose.subtitle(results),
+        scheme=prose.scheme(results.experiment),
+        duration=prose.duration(results.metrics.wall_s),
+        honest=prose.honest_numbers(results),
+        methods=prose.methods(results),
+        results_table=results_table,
+        results_suppressed=any(
+            tables.SUPPRESSED in (row.n, row.events, row.pairs) for part in results_table.values() for row in part
+        ),
+        cohort_blocks=across([site.site for site in sites], rows),
+        training_table=tables.training_table(results),
+        cohorts_suppressed=tables.SUPPRESSED in "".join(cell for row in rows for cell in row.cells),
+        forest=figures.data_uri(figures.forest_figure(results)),
+        losses=figures.data_uri(figures.loss_figure(results)),
+        weights=figures.data_uri(figures.weights_figure(results)),
+        config=to_toml(results.experiment),
+        versions=results.versions,
+    )
+
+
+def across(sites: Sequence[str], rows: tables.Table) -> tuple[Block, ...]:
+    """Cut a table of one column a site and a total into blocks that fit a page."""
+    columns = (*sites, "Total") if len(sites) > 1 else tuple(sites)
+    blocks = []
+    for start in range(0, len(columns), SITES_ACROSS):
+        part = slice(start, min(start + SITES_ACROSS, len(columns)))
+        cut = tuple(tables.Row(row.label, row.cells[part], row.kind) for row in rows)
+        blocks.append(Block(columns[part], cut))
+    return tuple(blocks)

@@ -1,0 +1,112 @@
+"""Harrell's C-index from pair counts, so that sites can be added up without seeing a patient."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+import numpy as np
+from numpy.typing import NDArray
+
+TIE_TOLERANCE = 1e-8
+"""Risks nearer than this count as tied (scikit-survival's default)."""
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """Concordance of one endpoint in one stratum, or the sum over strata.
+
+    Attributes:
+        concordant: comparable pairs in which the patient with the earlier event has the higher risk; ties half.
+        comparable: pairs whose order of events is known.
+        concordant_replicates, comparable_replicates: the same in bootstrap samples of patients, shape (replicates,).
+        patients, events: how many stand behind the counts.
+    """
+
+    concordant: float
+    comparable: float
+    concordant_replicates: NDArray[np.float64]
+    comparable_replicates: NDArray[np.float64]
+    patients: int
+    events: int
+
+    def __add__(self, other: "PairCounts") -> "PairCounts":
+        return PairCounts(
+            self.concordant + other.concordant,
+            self.comparable + other.comparable,
+            self.concordant_replicates + other.concordant_replicates,
+            self.comparable_replicates + other.comparable_replicates,
+            self.patients + other.patients,
+            self.events + other.events,
+        )
+
+
+@dataclass(frozen=True)
+class Concordance:
+    """A C-index with its percentile bootstrap interval, or the reason why there is none."""
+
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    events: int
+    pairs: int
+    reason: str | None = None
+
+
+def count_pairs(
+    risk: NDArray[np.float64],
+    *,
+    time: NDArray[np.float64],
+    event: NDArray[np.float64],
+    replicates: int,
+    rng: np.random.Generator,
+) -> PairCounts:
+    """Count concordant and comparable pairs (Harrell 1982) with bootstrap replicates over patients.
+
+    A pair is comparable when the shorter time is an event, or when times are equal and only one of them is an event.
+
+    Args:
+        risk, time, event: shape (patients,); patients whose time is NaN are left out.
+    """
+    known = np.isfinite(time)
+    risk, time, happened = risk[known], time[known], event[known] > 0
+    if not np.isfinite(risk).all():
+        raise ValueError("risk holds a value that is not a number")
+    n = len(risk)
+    later = (time[:, None] < time) | ((time[:, None] == time) & ~happened)
+    comparable = (happened[:, None] & later).astype(float)
+    np.fill_diagonal(comparable, 0.0)
+    gap = risk[:, None] - risk
+    concordant = comparable * np.where(np.abs(gap) <= TIE_TOLERANCE, 0.5, gap > 0)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=replicates).astype(float) if n else np.zeros((replicates, 0))
+    return PairCounts(
+        float(concordant.sum()),
+        float(comparable.sum()),
+        np.einsum("bi,ij,bj->b", counts, concordant, counts, optimize=True),
+        np.einsum("bi,ij,bj->b", counts, comparable, counts, optimize=True),
+        n,
+        int(happened.sum()),
+    )
+
+
+def total(counts: Iterable[PairCounts]) -> PairCounts:
+    """Add strata: only pairs within a stratum are compared."""
+    return reduce(add, counts)
+
+
+def concordance(counts: PairCounts, *, level: float = 0.95) -> Concordance:
+    """Harrell's C with its percentile bootstrap interval.
+
+    Replicates without a comparable pair carry no information and are left out of the interval.
+    """
+    pairs = int(counts.comparable)
+    if pairs == 0:
+        reason = "no event" if counts.events == 0 else "no comparable pairs"
+        return Concordance(None, None, None, counts.patients, counts.events, 0, reason)
+    usable = counts.comparable_replicates > 0
+    ratios = counts.concordant_replicates[usable] / counts.comparable_replicates[usable]
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2]) if len(ratios) else (np.nan, np.nan)
+    return Concordance(
+        counts.concordant / counts.comparable, float(low), float(high), counts.patients, counts.events, pairs
+    )

@@ -1,0 +1,72 @@
+"""Centralised training: all patients in one place."""
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+from stsmm_core.cohort.clinical import ClinicalEncoding, fit_encoding
+from stsmm_core.model.mmnn import Weights
+from stsmm_core.training.blending import BlendingState
+from stsmm_core.training.centre import Centre
+from stsmm_core.training.experiment import blend
+from stsmm_core.training.site_data import agreed_channels, pool, pool_folds
+from stsmm_core.training.state import SiteState
+from stsmm_core.training.trainer import RoundLosses, Trainer
+
+
+class Centralised:
+    """A consortium whose patients lie in one place and train as one set, whatever their site.
+
+    Folds are drawn within each site, as in a federation, so that both test on the same patients.
+    """
+
+    def __init__(self, centres: Sequence[Centre], folder: Path) -> None:
+        self._centres = centres
+        self._folder = folder
+        self._data = pool([centre.data for centre in centres])
+        self._channels = len(agreed_channels({centre.site: centre.describe().channels for centre in centres}))
+        self._trainer: Trainer | None = None
+        self._encoding: ClinicalEncoding | None = None
+        self._fold = 0
+
+    @property
+    def channels(self) -> int:
+        """Image channels of the run."""
+        return self._channels
+
+    def fit_encoding(self, fold: int) -> ClinicalEncoding:
+        """Start a fold: its encoding and its trainer on the pooled patients."""
+        experiment = self._centres[0].experiment
+        summary = reduce(add, (centre.summarise_training(fold) for centre in self._centres))
+        self._fold = fold
+        self._encoding = fit_encoding(summary, experiment.data.variables)
+        self._trainer = Trainer(
+            experiment,
+            self._data,
+            pool_folds([centre.data for centre in self._centres], [centre.folds[fold] for centre in self._centres]),
+            self._encoding,
+            channels=self._channels,
+            state=SiteState(self._folder, fold),
+        )
+        return self._encoding
+
+    def train(self, round_number: int, weights: Weights, blending: BlendingState) -> Weights:
+        """One round on the pooled training set."""
+        assert self._trainer is not None
+        return self._trainer.train_round(round_number, weights, blending.weights).weights
+
+    def evaluate(
+        self, round_number: int, weights: Weights, blending: BlendingState
+    ) -> tuple[RoundLosses, BlendingState]:
+        """Losses of the pooled sets, and the blending weights that follow."""
+        assert self._trainer is not None
+        losses = self._trainer.losses(round_number, weights)
+        return losses, blend(blending, losses, self._centres[0].experiment)
+
+    def predict(self, weights: Weights) -> None:
+        """Keep the risks of each centre's test patients with that centre."""
+        assert self._encoding is not None
+        for centre in self._centres:
+            trainer = centre.trainer(self._fold, self._encoding, channels=self._channels)
+            centre.keep_predictions(self._fold, trainer, weights)

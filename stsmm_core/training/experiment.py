@@ -1,0 +1,197 @@
+"""The course of an experiment, the same for one centre and for a federation of them."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+
+from stsmm_core.cohort.clinical import ClinicalEncoding
+from stsmm_core.config import Experiment
+from stsmm_core.errors import RunError
+from stsmm_core.files import write_atomically
+from stsmm_core.model.mmnn import Weights, build_network, get_weights
+from stsmm_core.training.blending import BlendingState, Interval, start_blending
+from stsmm_core.training.trainer import RoundLosses
+
+HistoryRow = dict[str, Any]
+HISTORY_COLUMNS = ("fold", "round", "head", "train_loss", "validation_loss", "weight")
+
+
+class Consortium(Protocol):
+    """The centres that train together, wherever they are. One fold at a time."""
+
+    def fit_encoding(self, fold: int) -> ClinicalEncoding:
+        """Agree on the encoding of the clinical variables, from the training patients of all centres."""
+        ...
+
+    def train(self, round_number: int, weights: Weights, blending: BlendingState) -> Weights:
+        """One round of training at every centre; the combined weights."""
+        ...
+
+    def evaluate(
+        self, round_number: int, weights: Weights, blending: BlendingState
+    ) -> tuple[RoundLosses, BlendingState]:
+        """Loss sums over all centres, and the blending weights that follow from them."""
+        ...
+
+    def predict(self, weights: Weights) -> None:
+        """Let every centre keep the risks of its test patients."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Image channels of the run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A fold's state after a round: enough to go on from there.
+
+    Attributes:
+        selected: weights of the lowest unweighted fusion validation loss so far.
+        first_blending_round: round whose checkpoint first changed the blending weights.
+    """
+
+    round: int
+    weights: Weights
+    blending: BlendingState
+    selected: Weights
+    selected_round: int = 0
+    selected_loss: float = float("inf")
+    first_blending_round: int | None = None
+    history: tuple[HistoryRow, ...] = field(default=())
+
+    def after(
+        self,
+        round_number: int,
+        weights: Weights,
+        losses: RoundLosses,
+        blending: BlendingState,
+        *,
+        experiment: Experiment,
+        fold: int,
+    ) -> "Progress":
+        """The state after a round's training and evaluation.
+
+        Without a single validation event there is nothing to select by, and the last round is taken.
+        """
+        loss = float(losses.validation.per_event()[0])
+        blind = not losses.validation.events[0].any()
+        better = round_number > 0 and (blind or loss < self.selected_loss)
+        updated = blending.updates > self.blending.updates
+        return replace(
+            self,
+            round=round_number,
+            weights=weights,
+            blending=blending,
+            selected=weights if better else self.selected,
+            selected_round=round_number if better else self.selected_round,
+            selected_loss=loss if better else self.selected_loss,
+            first_blending_round=round_number
+            if updated and self.first_blending_round is None
+            else self.first_blending_round,
+            history=(*self.history, *_history_rows(round_number, losses, blending, experiment, fold)),
+        )
+
+
+def blend(blending: BlendingState, losses: RoundLosses, experiment: Experiment) -> BlendingState:
+    """Update the blending weights from the sums of all centres (scope `global`)."""
+    if losses.train_change is None or losses.validation_change is None:
+        return blending
+    if not losses.validation_change.events.any():
+        return blending
+    interval = Interval.from_changes(
+        losses.train_change.per_event(),
+        losses.validation_change.per_event(),
+        losses.train_change.variance(),
+        losses.validation_change.variance(),
+    )
+    return blending.after(interval, experiment.blending)
+
+
+def run_fold(
+    consortium: Consortium,
+    experiment: Experiment,
+    fold: int,
+    *,
+    checkpoints: Path,
+    report: Callable[[Progress], None],
+) -> Progress:
+    """Train one fold to the end, from its last checkpoint if there is one, and let the centres test it.
+
+    Args:
+        report: called after every round, for a progress display.
+
+    Raises:
+        RunError: when the validation loss is not a number.
+    """
+    encoding = consortium.fit_encoding(fold)
+    path = checkpoints / f"fold-{fold}.pt"
+    progress = load_progress(path) if path.exists() else _untrained(consortium, experiment, encoding, fold)
+    if progress.round > 0:
+        report(progress)
+    for round_number in range(max(progress.round + 1, 0), experiment.training.rounds + 1):
+        weights = progress.weights
+        if round_number > 0:
+            weights = consortium.train(round_number, weights, progress.blending)
+        losses, blending = consortium.evaluate(round_number, weights, progress.blending)
+        if not np.isfinite(losses.validation.loss).all():
+            raise RunError(f"round {round_number}: the validation loss is not a number; lower training.learning_rate")
+        progress = progress.after(round_number, weights, losses, blending, experiment=experiment, fold=fold)
+        save_progress(progress, path)
+        report(progress)
+    consortium.predict(progress.selected)
+    return progress
+
+
+def write_history(folds: list[Progress], path: Path) -> None:
+    """Write history.csv: a row a fold, round and head; `weight` is in force in the next round."""
+    table = pd.DataFrame([row for fold in folds for row in fold.history], columns=list(HISTORY_COLUMNS))
+    write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
+
+
+def save_progress(progress: Progress, path: Path) -> None:
+    """Write a checkpoint in one step: a killed run finds the last whole one."""
+    content = asdict(progress)
+    for name in ("weights", "selected"):
+        content[name] = {key: torch.from_numpy(value) for key, value in content[name].items()}
+    write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+
+def load_progress(path: Path) -> Progress:
+    """Read a checkpoint (tensors and plain values only: nothing in it is executed)."""
+    content = torch.load(path, weights_only=True)
+    for name in ("weights", "selected"):
+        content[name] = {key: value.numpy() for key, value in content[name].items()}
+    blending = content.pop("blending")
+    content["blending"] = BlendingState(tuple(blending["weights"]), blending["updates"])
+    return Progress(**content)
+
+
+def _untrained(consortium: Consortium, experiment: Experiment, encoding: ClinicalEncoding, fold: int) -> Progress:
+    network = build_network(experiment, channels=consortium.channels, clinical_inputs=encoding.width, fold=fold)
+    weights = get_weights(network)
+    return Progress(-1, weights, start_blending(experiment.blending, len(experiment.heads)), weights)
+
+
+def _history_rows(
+    round_number: int, losses: RoundLosses, blending: BlendingState, experiment: Experiment, fold: int
+) -> list[HistoryRow]:
+    validation = losses.validation.per_event()
+    train = [None] * len(experiment.heads) if losses.train is None else losses.train.per_event().tolist()
+    return [
+        {
+            "fold": fold,
+            "round": round_number,
+            "head": name,
+            "train_loss": train[head],
+            "validation_loss": float(validation[head]),
+            "weight": blending.weights[head],
+        }
+        for head, name in enumerate(experiment.heads)
+    ]

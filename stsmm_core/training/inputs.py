@@ -1,0 +1,40 @@
+"""Cohort folders given on the command line, checked and ready."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stsmm_core.cohort.check import check_cohort
+from stsmm_core.cohort.cohort import MANIFEST_FILE, Cohort
+from stsmm_core.cohort.reading import load_cohort
+from stsmm_core.errors import CohortError
+from stsmm_core.training.site_data import agreed_channels, complete_from_masks
+
+
+def open_cohorts(folders: Sequence[Path]) -> list[Cohort]:
+    """Check and read cohorts; a folder of cohort folders stands for all of them.
+
+    Raises:
+        CohortError: with every fault of every cohort, or when two have the same site or other channels.
+    """
+    roots = [root for folder in folders for root in _cohort_folders(folder)]
+    faults = [
+        f"  {root.name}: {finding}" for root in roots for finding in check_cohort(root) if finding.severity == "fault"
+    ]
+    if faults:
+        raise CohortError(f"{len(faults)} faults in the cohorts; nothing was trained\n" + "\n".join(faults))
+    cohorts = [complete_from_masks(load_cohort(root)) for root in roots]
+    sites = [cohort.manifest.site for cohort in cohorts]
+    repeated = sorted({site for site in sites if sites.count(site) > 1})
+    if repeated:
+        raise CohortError(
+            f"more than one cohort says it is site {', '.join(repeated)}; give each its own site in {MANIFEST_FILE}"
+        )
+    agreed_channels({cohort.manifest.site: cohort.manifest.channels for cohort in cohorts})
+    return cohorts
+
+
+def _cohort_folders(folder: Path) -> list[Path]:
+    if (folder / MANIFEST_FILE).exists() or not folder.is_dir():
+        return [folder]
+    inside = sorted(entry.parent for entry in folder.glob(f"*/{MANIFEST_FILE}"))
+    return inside or [folder]

@@ -1,0 +1,84 @@
+"""metrics.json: what a run found, with its uncertainty."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from stsmm_core.cohort.dictionary import PATIENT_ID
+from stsmm_core.config import Experiment
+from stsmm_core.files import write_text_atomically
+from stsmm_core.survival.concordance import PairCounts, concordance, total
+from stsmm_core.training.centre import Centre, SiteDescription
+from stsmm_core.training.experiment import Progress
+
+ORACLE_FILE = "oracle.csv"
+
+
+def make_metrics(
+    *,
+    mode: Literal["centralised", "federated"],
+    experiment: Experiment,
+    sites: Sequence[SiteDescription],
+    pairs: Sequence[Sequence[Sequence[PairCounts]]],
+    folds: Sequence[Progress],
+    wall_s: float,
+) -> dict[str, Any]:
+    """Put together metrics.json.
+
+    Args:
+        pairs: concordance counts, [site][head][endpoint]; pairs are compared within a site only.
+    """
+    endpoints = experiment.data.endpoints
+    heads = {
+        name: {
+            endpoint: {"harrell_c": _concordance(total([site[head][column] for site in pairs]))}
+            for column, endpoint in enumerate(endpoints)
+        }
+        for head, name in enumerate(experiment.heads)
+    }
+    return {
+        "mode": mode,
+        "cohorts": [site.to_table() for site in sites],
+        "test": heads["fusion"],
+        "heads": heads,
+        "oracle": None,
+        "selected_rounds": [fold.selected_round for fold in folds],
+        "first_blending_rounds": [fold.first_blending_round for fold in folds],
+        "wall_s": round(wall_s, 1),
+        "rounds": experiment.training.rounds,
+    }
+
+
+def write_metrics(metrics: dict[str, Any], path: Path) -> None:
+    """Write metrics.json; a figure that does not exist is null, never NaN."""
+    write_text_atomically(path, json.dumps(metrics, indent=2, allow_nan=False))
+
+
+def oracle_concordance(centres: Sequence[Centre]) -> dict[str, float | None] | None:
+    """C-index of the true risk on the tested patients, where every cohort is synthetic; else None.
+
+    It bounds what any model can reach on these patients in expectation. Read after the last prediction is made.
+    """
+    if not all((centre.cohort.root / ORACLE_FILE).exists() for centre in centres):
+        return None
+    endpoints = centres[0].experiment.data.endpoints
+    counts: list[list[PairCounts]] = []
+    for centre in centres:
+        oracle = pd.read_csv(centre.cohort.root / ORACLE_FILE, dtype={PATIENT_ID: str}).set_index(PATIENT_ID)
+        risks = oracle.loc[list(centre.data.patients), list(endpoints)].to_numpy()
+        counts.append(centre.count_oracle_pairs(risks))
+    return {
+        endpoint: concordance(total([site[column] for site in counts])).value
+        for column, endpoint in enumerate(endpoints)
+    }
+
+
+def _concordance(counts: PairCounts) -> dict[str, Any]:
+    figures = asdict(concordance(counts))
+    if figures["reason"] is None:
+        del figures["reason"]
+    return figures

@@ -1,0 +1,58 @@
+"""Centralised training from start to report."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from stsmm_core.config import read_experiment
+from stsmm_core.report.report import write_report
+from stsmm_core.run_folder import HISTORY_FILE, METRICS_FILE, describe_inputs, open_run
+from stsmm_core.training.centralised import Centralised
+from stsmm_core.training.centre import open_centre
+from stsmm_core.training.experiment import run_fold, write_history
+from stsmm_core.training.inputs import open_cohorts
+from stsmm_core.training.progress import progress_bar
+from stsmm_core.training.results import make_metrics, oracle_concordance, write_metrics
+from stsmm_core.training.site_data import load_site_data
+from stsmm_core.training.summary import print_results
+
+
+def train_run(console: Console, config: Path, cohort: Sequence[Path], out: Path, *, cache: Path | None) -> None:
+    """Train on all cohorts in one place and write the run folder.
+
+    Raises:
+        StsmmError: when the experiment, the cohorts or the run folder cannot be used.
+    """
+    started = time.monotonic()
+    experiment = read_experiment(config)
+    cohorts = open_cohorts(cohort)
+    with open_run(out, experiment, describe_inputs("centralised", cohorts)):
+        images = cache or out / "cache"
+        patients = sum(len(each.patients) for each in cohorts)
+        centres = []
+        with progress_bar(console, "Reading patients", patients) as bar:
+            for each in cohorts:
+                data = load_site_data(each, experiment, cache=images, advance=bar.advance)
+                folder = out / "sites" / each.manifest.site
+                centres.append(open_centre(experiment, each, data, folder=folder, salt=experiment.seed))
+        consortium = Centralised(centres, out / "state")
+        folds = []
+        for fold in range(experiment.evaluation.runs):
+            title = f"Training model {fold + 1} of {experiment.evaluation.runs}"
+            with progress_bar(console, title, experiment.training.rounds) as bar:
+                checkpoints = out / "checkpoints"
+                folds.append(run_fold(consortium, experiment, fold, checkpoints=checkpoints, report=bar.show_round))
+        write_history(folds, out / HISTORY_FILE)
+        metrics = make_metrics(
+            mode="centralised",
+            experiment=experiment,
+            sites=[centre.describe() for centre in centres],
+            pairs=[centre.count_pairs() for centre in centres],
+            folds=folds,
+            wall_s=time.monotonic() - started,
+        )
+        metrics["oracle"] = oracle_concordance(centres)
+        write_metrics(metrics, out / METRICS_FILE)
+        print_results(console, metrics, write_report(out))

@@ -1,0 +1,315 @@
+"""The trainer: what a centre does in a round, whether it is alone, virtual or a hospital."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stsmm_core.cohort.clinical import ClinicalEncoding
+from stsmm_core.cohort.splits import Fold, Rows
+from stsmm_core.config import Experiment
+from stsmm_core.errors import RunError
+from stsmm_core.imaging.augment import augment
+from stsmm_core.model.mmnn import (
+    ModalityBatch,
+    Weights,
+    build_network,
+    get_weights,
+    set_weights,
+)
+from stsmm_core.seeds import derive_seed, generator
+from stsmm_core.survival.cox_loss import cox_loss
+from stsmm_core.training.losses import LossChanges, LossSums, change_of_losses, no_change, sum_losses
+from stsmm_core.training.schedule import learning_rate
+from stsmm_core.training.site_data import SiteData
+from stsmm_core.training.state import SiteState
+
+
+@dataclass(frozen=True)
+class TrainedRound:
+    """A site's contribution to a round.
+
+    Attributes:
+        patients, events: training patients and their events, added over endpoints.
+        windows_without_event: risk windows that could teach nothing and were skipped.
+    """
+
+    weights: Weights
+    patients: int
+    events: int
+    windows_without_event: int
+
+
+@dataclass(frozen=True)
+class RoundLosses:
+    """Losses after a round, additive over sites; training losses and changes only at a blending checkpoint."""
+
+    validation: LossSums
+    train: LossSums | None = None
+    validation_change: LossChanges | None = None
+    train_change: LossChanges | None = None
+
+    def __add__(self, other: "RoundLosses") -> "RoundLosses":
+        if self.train is None or self.validation_change is None or self.train_change is None:
+            return RoundLosses(self.validation + other.validation)
+        assert other.train is not None
+        assert other.validation_change is not None
+        assert other.train_change is not None
+        return RoundLosses(
+            self.validation + other.validation,
+            self.train + other.train,
+            self.validation_change + other.validation_change,
+            self.train_change + other.train_change,
+        )
+
+
+class Trainer:
+    """Trains and evaluates one network on one fold of one site.
+
+    Every random draw is derived from (seed, site, fold, round), and what lasts from round to round lies in the site's
+    state, so a trainer can be made anew for each round.
+
+    Args:
+        channels: image channels of the run (the site itself may have none).
+        state: where this site keeps what lasts between rounds.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        data: SiteData,
+        fold: Fold,
+        encoding: ClinicalEncoding,
+        *,
+        channels: int,
+        state: SiteState,
+    ) -> None:
+        self._experiment = experiment
+        self._data = data
+        self._fold = fold
+        self._state = state
+        self._device = available_device(experiment.training.device)
+        self._network = build_network(
+            experiment, channels=channels, clinical_inputs=encoding.width, fold=state.fold
+        ).to(self._device)
+        self._clinical = torch.from_numpy(encoding.encode(data.clinical))
+        has_clinical = data.has_clinical(encoding.variables)
+        modalities = {"image": data.has_image, "clinical": has_clinical}
+        chosen = [modalities[name] for name in experiment.data.modalities]
+        self._present = np.stack([np.any(chosen, axis=0), *chosen])
+
+    def train_round(self, round_number: int, weights: Weights, blending: tuple[float, ...]) -> TrainedRound:
+        """Train for the experiment's local epochs, starting from the given weights.
+
+        Args:
+            round_number: from 1.
+            blending: weight of each head's loss.
+
+        Raises:
+            RunError: when training diverged.
+        """
+        training = self._experiment.training
+        rows = self._fold.train
+        set_weights(self._network, weights)
+        optimizer = self._optimizer(round_number)
+        self._network.train()
+        skipped = 0
+        for epoch in range(training.local_epochs):
+            windows = self._windows(rows, round_number, epoch)
+            for number, window in enumerate(windows):
+                done = (round_number - 1) * training.local_epochs + epoch + number / len(windows)
+                rate = learning_rate(done / training.epochs, peak=training.learning_rate, schedule=training.schedule)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                if np.nansum(self._data.outcomes.event[window]) == 0:
+                    skipped += 1
+                    continue
+                optimizer.zero_grad(set_to_none=True)
+                self._accumulate(window, blending, (round_number, epoch, number))
+                optimizer.step()
+        trained = get_weights(self._network)
+        if not all(np.isfinite(array).all() for array in trained.values()):
+            raise RunError(
+                f"training diverged in round {round_number}: weights are not finite; lower training.learning_rate"
+            )
+        self._state.save_optimizer(round_number, optimizer.state_dict())
+        events = int(self._data.outcomes[rows].events().sum())
+        return TrainedRound(trained, len(rows), events, skipped)
+
+    def losses(self, round_number: int, weights: Weights) -> RoundLosses:
+        """Loss sums of the given weights, without dropout or augmentation, each set one risk set."""
+        validation = self._outputs(weights, self._fold.validation)
+        validation_sums = self._sums(validation, self._fold.validation)
+        if not self._experiment.is_checkpoint(round_number):
+            return RoundLosses(validation_sums)
+        train = self._outputs(weights, self._fold.train)
+        before = self._state.load_outputs(round_number - self._experiment.checkpoint_rounds)
+        self._state.save_outputs(round_number, train, validation)
+        return RoundLosses(
+            validation_sums,
+            self._sums(train, self._fold.train),
+            self._change(before and before[1], validation, self._fold.validation, round_number),
+            self._change(before and before[0], train, self._fold.train, round_number),
+        )
+
+    def test_risks(self, weights: Weights) -> NDArray[np.float64]:
+        """Log hazards of the test patients, relative to the mean of this site's training patients.
+
+        A Cox model's output has no origin of its own; the common reference makes the folds of a cross-validation
+        comparable within a site.
+
+        Returns:
+            Shape (heads, test patients, endpoints); NaN where a head has no input for the patient.
+        """
+        test = self._outputs(weights, self._fold.test)
+        train = self._outputs(weights, self._fold.train)
+        heard = self._present[:, self._fold.train][..., None]
+        reference = (train * heard).sum(axis=1, keepdims=True) / np.maximum(heard.sum(axis=1, keepdims=True), 1)
+        return np.where(self._present[:, self._fold.test][..., None], test - reference, np.nan)
+
+    def _optimizer(self, round_number: int) -> torch.optim.Optimizer:
+        """The optimiser as this site left it a round ago, so that momentum outlasts a round."""
+        training = self._experiment.training
+        parameters = list(self._network.parameters())
+        optimizer: torch.optim.Optimizer
+        if training.optimizer == "sgd":
+            optimizer = torch.optim.SGD(
+                parameters,
+                lr=training.learning_rate,
+                momentum=training.momentum,
+                nesterov=training.momentum > 0,
+                weight_decay=training.weight_decay,
+            )
+        else:
+            optimizer = torch.optim.AdamW(
+                parameters,
+                lr=training.learning_rate,
+                betas=(training.momentum, 0.999),
+                weight_decay=training.weight_decay,
+            )
+        state = self._state.load_optimizer(round_number - 1)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        return optimizer
+
+    def _windows(self, rows: Rows, round_number: int, epoch: int) -> list[Rows]:
+        """Shuffle into risk windows of nearly equal size, events dealt evenly among them."""
+        rng = generator(*self._seed_parts(round_number, epoch))
+        shuffled = rng.permutation(rows)
+        has_event = np.nansum(self._data.outcomes.event[shuffled], axis=1) > 0
+        dealt = np.concatenate([shuffled[has_event], shuffled[~has_event]])
+        number = math.ceil(len(dealt) / self._experiment.training.risk_window)
+        return [rng.permutation(dealt[start::number]) for start in range(number)]
+
+    def _accumulate(self, window: Rows, blending: tuple[float, ...], step: tuple[int, ...]) -> None:
+        """Add the gradient of a window's blended loss, with the memory of one batch.
+
+        The Cox loss couples all patients of the window, so its gradient with respect to the outputs needs them all; a
+        second pass then carries that gradient through the network batch by batch, with the same random draws.
+        """
+        batches = np.array_split(window, math.ceil(len(window) / self._experiment.training.batch_size))
+        seeds = [derive_seed(*self._seed_parts(*step), number) for number in range(len(batches))]
+        if len(batches) == 1:
+            self._blended_loss(self._draw(batches[0], seeds[0]), window, blending).backward()
+            return
+        statistics = {name: value.clone() for name, value in self._network.named_buffers()}
+        with torch.no_grad():
+            outputs = torch.cat([self._draw(*batch) for batch in zip(batches, seeds, strict=True)], dim=1)
+        for name, value in self._network.named_buffers():
+            value.copy_(statistics[name])
+        outputs.requires_grad_()
+        self._blended_loss(outputs, window, blending).backward()
+        assert outputs.grad is not None
+        gradients = outputs.grad.split([len(batch) for batch in batches], dim=1)
+        for batch, seed, gradient in zip(batches, seeds, gradients, strict=True):
+            self._draw(batch, seed).backward(gradient)
+
+    def _draw(self, rows: Rows, seed: int) -> Tensor:
+        """Training outputs of a batch, its augmentation and dropout drawn from the seed."""
+        torch.manual_seed(seed)
+        batch = self._batch(rows)
+        if "image" in batch:
+            images = batch["image"]
+            draws = torch.Generator().manual_seed(seed)
+            augmented = augment(images.values, self._experiment.imaging.augmentation, draws)
+            batch["image"] = ModalityBatch(augmented, images.present)
+        return self._network(batch)
+
+    def _blended_loss(self, outputs: Tensor, rows: Rows, blending: tuple[float, ...]) -> Tensor:
+        outcomes = self._data.outcomes[rows]
+        loss = outputs.sum() * 0.0
+        for head, weight in enumerate(blending):
+            for endpoint in range(outputs.shape[2]):
+                known = self._present[head, rows] & np.isfinite(outcomes.time[:, endpoint])
+                selected = torch.from_numpy(np.flatnonzero(known)).to(self._device)
+                loss = loss + weight * cox_loss(
+                    outputs[head, selected, endpoint],
+                    time=torch.from_numpy(outcomes.time[known, endpoint]).to(self._device),
+                    event=torch.from_numpy(outcomes.event[known, endpoint]).to(self._device),
+                    ties=self._experiment.training.ties,
+                )
+        return loss
+
+    @torch.no_grad()
+    def _outputs(self, weights: Weights, rows: Rows) -> NDArray[np.float64]:
+        """Log hazards in evaluation mode, shape (heads, rows, endpoints)."""
+        set_weights(self._network, weights)
+        self._network.eval()
+        size = self._experiment.training.batch_size
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        empty = np.zeros((len(self._experiment.heads), 0, len(self._experiment.data.endpoints)))
+        return np.concatenate(
+            [empty, *(self._network(self._batch(batch)).cpu().double().numpy() for batch in batches)], axis=1
+        )
+
+    def _batch(self, rows: Rows) -> dict[str, ModalityBatch]:
+        values = {"image": self._data.images, "clinical": self._clinical}
+        return {
+            name: ModalityBatch(
+                values[name][rows].to(self._device), torch.from_numpy(self._present[head, rows]).to(self._device)
+            )
+            for head, name in enumerate(self._experiment.data.modalities, start=1)
+        }
+
+    def _sums(self, outputs: NDArray[np.float64], rows: Rows) -> LossSums:
+        return sum_losses(
+            outputs, self._data.outcomes[rows], self._present[:, rows], ties=self._experiment.training.ties
+        )
+
+    def _change(
+        self, before: NDArray[np.float64] | None, after: NDArray[np.float64], rows: Rows, round_number: int
+    ) -> LossChanges:
+        if before is None:
+            return no_change(after.shape[0], after.shape[2])
+        return change_of_losses(
+            before,
+            after,
+            self._data.outcomes[rows],
+            self._present[:, rows],
+            ties=self._experiment.training.ties,
+            replicates=self._experiment.blending.bootstrap_replicates,
+            rng=generator(*self._seed_parts(round_number), "blending"),
+        )
+
+    def _seed_parts(self, *parts: int) -> tuple[int | str, ...]:
+        return (self._experiment.seed, self._data.site, self._state.fold, *parts)
+
+
+def available_device(name: str) -> torch.device:
+    """The torch device of that name.
+
+    Raises:
+        RunError: when this machine does not have it.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first_line = str(error).splitlines()[0]
+        raise RunError(
+            f"training.device = '{name}' is not available here ({first_line}); use 'cpu' or 'cuda'"
+        ) from None
+    return device

@@ -1,0 +1,172 @@
+"""Finished run folders of four kinds, written by hand: nothing of the code under test makes them."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+CONFIG = """
+seed = 11
+
+[data]
+endpoints = ["os", "dm"]
+modalities = {modalities}
+variables = ["age", "grade"]
+
+[training]
+epochs = 20
+
+[blending]
+interval = 2
+
+[evaluation]
+scheme = "{scheme}"
+"""
+VERSIONS = {"stsmm": "0.1.0", "torch": "2.6.0", "numpy": "2.1.3"}
+
+
+def concordance(
+    value: float, low: float, high: float, *, n: int = 45, events: int = 17, pairs: int = 310
+) -> dict[str, Any]:
+    return {"harrell_c": {"value": value, "ci_low": low, "ci_high": high, "n": n, "events": events, "pairs": pairs}}
+
+
+def no_pairs(reason: str) -> dict[str, Any]:
+    empty = {"value": None, "ci_low": None, "ci_high": None, "n": 6, "events": 0, "pairs": 0}
+    return {"harrell_c": {**empty, "reason": reason}}
+
+
+def site(name: str, patients: int = 120) -> dict[str, Any]:
+    return {
+        "site": name,
+        "patients": patients,
+        "events": {"os": 44, "dm": 50},
+        "with_image": patients - 2,
+        "variables": {
+            "age": {"n": patients - 2, "mean": 58.1, "sd": 14.0},
+            "grade": {"n": patients - 5, "levels": {"low": 20, "intermediate": 40, "high": patients - 65}},
+        },
+    }
+
+
+def write_history(
+    run: Path, heads: Sequence[str], first_updates: Sequence[int | None], rounds: int = 20, interval: int = 2
+) -> None:
+    """Losses that fall and then rise, and weights that stay equal until the first update of their fold."""
+    rng = np.random.default_rng(5)
+    lines = ["fold,round,head,train_loss,validation_loss,weight"]
+    uniform = np.full(len(heads), 1 / len(heads))
+    for fold, first in enumerate(first_updates):
+        weights = uniform
+        for number in range(rounds + 1):
+            if first is not None and number >= first and number % interval == 0:
+                weights = 0.5 * weights + 0.5 * rng.dirichlet(np.full(len(heads), 4.0))
+            for place, head in enumerate(heads):
+                train = f"{7.2 - 0.06 * number + 0.1 * place:.6f}" if number % interval == 0 else ""
+                noise = 0.04 * rng.normal()
+                validation = 4.4 - 0.08 * number + 0.005 * number**2 + 0.1 * place + noise + 0.05 * fold
+                lines.append(f"{fold},{number},{head},{train},{validation:.6f},{weights[place]:.8f}")
+    (run / "history.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_run(run: Path, metrics: dict[str, Any], *, scheme: str = "split") -> Path:
+    run.mkdir()
+    heads = list(metrics["heads"])
+    config = CONFIG.format(modalities=json.dumps(heads[1:]), scheme=scheme)
+    (run / "config.toml").write_text(config, encoding="utf-8")
+    (run / "versions.json").write_text(json.dumps(VERSIONS), encoding="utf-8")
+    (run / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    write_history(run, heads, metrics["first_blending_rounds"])
+    return run
+
+
+def federated_metrics() -> dict[str, Any]:
+    fusion = {
+        "os": concordance(0.7149, 0.6251, 0.7948),
+        "dm": concordance(0.6612, 0.4808, 0.8013, events=21, pairs=402),
+    }
+    return {
+        "mode": "federated",
+        "cohorts": [site("site_1"), site("Hôpital <b>& Cie</b>", 100), site("site_3", 80)],
+        "test": fusion,
+        "heads": {
+            "fusion": fusion,
+            "image": {"os": concordance(0.5531, 0.4402, 0.6613, n=44), "dm": concordance(0.5622, 0.4507, 0.6711, n=44)},
+            "clinical": {"os": concordance(0.6907, 0.5903, 0.7804), "dm": concordance(0.6418, 0.5302, 0.7406)},
+        },
+        "oracle": {"os": 0.7832, "dm": 0.7714},
+        "selected_rounds": [7],
+        "first_blending_rounds": [2],
+        "wall_s": 93.2,
+        "rounds": 20,
+    }
+
+
+@pytest.fixture
+def metrics() -> dict[str, Any]:
+    """Metrics of a federated run, free to be changed by a test before it is written."""
+    return federated_metrics()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write a run folder from metrics and return it."""
+
+    def folder(metrics: dict[str, Any], **options: Any) -> Path:
+        return write_run(tmp_path / "run_of_a_test", metrics, **options)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def untouched_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The federated run for tests that only read its page."""
+    return write_run(tmp_path_factory.mktemp("session") / "run_of_a_test", federated_metrics())
+
+
+@pytest.fixture
+def federated_run(write: Callable[..., Path]) -> Path:
+    """Three sites, one split, synthetic data, one site with mark-up in its name."""
+    return write(federated_metrics())
+
+
+@pytest.fixture
+def cv_run(write: Callable[..., Path]) -> Path:
+    """Centralised five-fold cross-validation on real data; one fold never updated its weights."""
+    metrics = federated_metrics()
+    metrics |= {
+        "mode": "centralised",
+        "cohorts": [site("sts_public", 71)],
+        "oracle": None,
+        "selected_rounds": [7, 9, 3, 12, 8],
+        "first_blending_rounds": [2, 4, None, 2, 6],
+        "wall_s": 4000.0,
+    }
+    return write(metrics, scheme="cv")
+
+
+@pytest.fixture
+def clinical_only_run(write: Callable[..., Path]) -> Path:
+    """No image modality, and a test set without a comparable pair for metastasis."""
+    metrics = federated_metrics()
+    for results in metrics["heads"].values():
+        results["dm"] = no_pairs("no event among the test patients at any site")
+    metrics["test"] = metrics["heads"]["fusion"]
+    del metrics["heads"]["image"]
+    metrics["oracle"] = None
+    return write(metrics)
+
+
+@pytest.fixture
+def suppressed_run(write: Callable[..., Path]) -> Path:
+    """One site below its minimum cell size in several counts."""
+    metrics = federated_metrics()
+    small = metrics["cohorts"][1]
+    small["events"]["os"] = None
+    small["with_image"] = None
+    small["variables"]["grade"]["levels"]["low"] = None
+    small["variables"]["age"] = {"n": None, "mean": None, "sd": None}
+    return write(metrics)

@@ -1,0 +1,249 @@
+"""The page as a reader and a browser get it: parsed from its HTML, never from the code that made it."""
+
+import base64
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pytest
+
+from stsmm_core.errors import RunError
+from stsmm_core.report import report
+from stsmm_core.report.report import write_report
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, tables as lists of rows, and the visible text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.html = path.read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: list[list[list[str]]] = []
+        self.words: list[str] = []
+        self._in_cell = self._in_style = False
+        self.feed(self.html)
+        self.text = re.sub(r"\s+", " ", " ".join(self.words))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        self._in_cell = tag in ("td", "th") or (self._in_cell and tag not in ("tr", "table", "p"))
+        self._in_style = tag == "style"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_cell = self._in_cell and tag not in ("td", "th")
+        self._in_style = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_style:
+            return
+        self.words.append(data)
+        if self._in_cell:
+            self.tables[-1][-1][-1] += data
+
+    @property
+    def images(self) -> list[str]:
+        return [attributes["src"] or "" for tag, attributes in self.tags if tag == "img"]
+
+
+@pytest.fixture(scope="module")
+def federated(untouched_run: Path) -> Page:
+    return Page(write_report(untouched_run))
+
+
+@pytest.mark.parametrize("kind", ["federated_run", "cv_run", "clinical_only_run", "suppressed_run"])
+def test_page_holds_its_three_figures_and_loads_nothing(kind: str, request: pytest.FixtureRequest) -> None:
+    run = request.getfixturevalue(kind)
+
+    page = Page(write_report(run))
+
+    assert not re.search(r"(?i)<script|javascript:|\bon\w+=|https?://|@import|url\(", page.html)
+    loading = {"src", "href", "srcset", "data", "action"}
+    references = [value for _, attributes in page.tags for name, value in attributes.items() if name in loading]
+    assert len(references) == 3
+    assert all(value is not None and value.startswith("data:image/svg+xml;base64,") for value in references)
+    assert str(run.resolve()) not in page.html
+    assert run.name not in page.html
+    for source in page.images:
+        svg = base64.b64decode(source.partition(",")[2])
+        root = ET.fromstring(svg)
+        assert root.tag.endswith("svg")
+        assert sum(1 for element in root.iter() if element.tag.endswith("path")) > 20
+        assert run.name.encode() not in svg
+    assert [text for text in ("Figure 1.", "Figure 2.", "Figure 3.") if text not in page.text] == []
+    assert all(attributes.get("alt") for tag, attributes in page.tags if tag == "img")
+
+
+def test_results_table_holds_every_head_endpoint_and_the_oracle(federated: Page) -> None:
+    assert federated.tables[0] == [
+        ["Head", "C-index [95 % CI]", "Patients", "Events", "Comparable pairs", "Oracle"],
+        ["Overall survival"],
+        ["fusion", "0.715 [0.625, 0.795]", "45", "17", "310", "0.783"],
+        ["image", "0.553 [0.440, 0.661]", "44", "17", "310", "0.783"],
+        ["clinical", "0.691 [0.590, 0.780]", "45", "17", "310", "0.783"],
+        ["Distant metastasis"],
+        ["fusion", "0.661 [0.481, 0.801]", "45", "21", "402", "0.771"],
+        ["image", "0.562 [0.451, 0.671]", "44", "17", "310", "0.771"],
+        ["clinical", "0.642 [0.530, 0.741]", "45", "17", "310", "0.771"],
+    ]
+
+
+def test_honest_numbers_come_first(federated: Page) -> None:
+    box = federated.text[: federated.text.index("Results")]
+
+    assert "Overall survival: C-index 0.71 (95 % CI 0.63 to 0.79) on 45 test patients with 17 events." in box
+    assert "Distant metastasis: C-index 0.66 (95 % CI 0.48 to 0.80)" in box
+    assert "Synthetic data." in box
+    assert "never for claims" in box
+    assert "fewer than 100 events" in box
+    assert "The interval for distant metastasis reaches 0.5 or below" in box
+    assert "Research software, not for clinical decisions." in box
+
+
+def test_header_and_methods_tell_what_was_run(federated: Page) -> None:
+    assert "Federated training, 3 sites, 300 patients" in federated.text
+    assert "one split, 70 / 15 / 15 % train / validation / test" in federated.text
+    assert "1 min 33 s" in federated.text
+    for phrase in (
+        "Breslow",
+        "windows of 64 patients",
+        "FedAvg",
+        "weighted by events",
+        "seed 11",
+        "stratified by site",
+        "max(dG - 0.5 se, 0)",
+        "pairs are compared within a site only",
+        "interval = 2",
+        "torch 2.6.0",
+    ):
+        assert phrase in federated.text, phrase
+
+
+def test_names_of_sites_are_escaped(federated: Page) -> None:
+    assert federated.tables[1][0] == ["", "site_1", "Hôpital <b>& Cie</b>", "site_3", "Total"]
+    assert "<b>" not in federated.html
+
+
+def test_cohort_table_pools_the_sites(federated: Page) -> None:
+    rows = {row[0]: row[1:] for row in federated.tables[1]}
+
+    assert rows["Patients, n"] == ["120", "100", "80", "300"]
+    assert rows["Events, overall survival, n (%)"][0] == "44 (36.7 %)"
+    assert rows["Events, overall survival, n (%)"][-1] == "132 (44.0 %)"
+    assert rows["Age at diagnosis, years"] == ["n = 118", "n = 98", "n = 78", "n = 294"]
+    assert rows["high"] == ["55 (47.8 %)", "35 (36.8 %)", "15 (20.0 %)", "105 (36.8 %)"]
+
+
+def test_suppressed_counts_are_shown_as_such_and_never_summed(suppressed_run: Path) -> None:
+    page = Page(write_report(suppressed_run))
+
+    rows = {row[0]: row[1:] for row in page.tables[1]}
+    for label in (
+        "Events, overall survival, n (%)",
+        "With image, n (%)",
+        "low",
+        "Age at diagnosis, years",
+        "mean (SD)",
+    ):
+        assert rows[label][1] == "suppressed†", label
+        assert rows[label][-1] == "suppressed†", label
+    assert rows["Events, distant metastasis, n (%)"][-1] == "150 (50.0 %)"
+    assert "† Suppressed: below the site\u2019s minimum cell size" in page.text
+
+
+def test_suppressed_test_counts_have_their_footnote(metrics: dict[str, Any], write: Callable[..., Path]) -> None:
+    metrics["test"]["os"]["harrell_c"]["events"] = None
+
+    page = Page(write_report(write(metrics)))
+
+    assert page.tables[0][2][3] == "suppressed†"
+    assert "on 45 test patients with an undisclosed number of events" in page.text
+    assert page.text.count("† Suppressed: below") == 1
+
+
+def test_no_footnote_where_nothing_is_suppressed(federated: Page) -> None:
+    assert "†" not in federated.text
+
+
+def test_reason_stands_in_place_of_a_number(clinical_only_run: Path) -> None:
+    page = Page(write_report(clinical_only_run))
+
+    reason = "no event among the test patients at any site"
+    assert ["fusion", reason, "6", "0", "0"] in page.tables[0]
+    assert f"Distant metastasis: no C-index on 6 test patients with 0 events; {reason}." in page.text
+    assert not any(row[0] == "image" for row in page.tables[0])
+    assert "Oracle" not in page.text
+    assert "Synthetic" not in page.text
+
+
+def test_cross_validation_reports_every_fold(cv_run: Path) -> None:
+    page = Page(write_report(cv_run))
+
+    assert "5-fold cross-validation" in page.text
+    assert "1 h 6 min" in page.text
+    folds = page.tables[2][1:]
+    assert [row[0] for row in folds] == ["1", "2", "3", "4", "5"]
+    assert [row[2] for row in folds] == ["7", "9", "3", "12", "8"]
+    assert [row[5] for row in folds] == ["2", "4", "never", "2", "6"]
+    assert folds[2][6] == "0.33 / 0.33 / 0.33"
+    assert page.tables[1][0] == ["", "sts_public"]
+
+
+def test_untrained_network_selected_is_said(metrics: dict[str, Any], write: Callable[..., Path]) -> None:
+    metrics["selected_rounds"] = [0]
+
+    page = Page(write_report(write(metrics)))
+
+    assert "The untrained network (round 0) had the lowest validation loss: training did not help." in page.text
+
+
+def test_many_sites_continue_below(metrics: dict[str, Any], write: Callable[..., Path]) -> None:
+    metrics["cohorts"] = [{**metrics["cohorts"][0], "site": f"centre_{number}"} for number in range(8)]
+
+    page = Page(write_report(write(metrics)))
+
+    heads = [table[0] for table in page.tables[1:3]]
+    assert heads[0] == ["", *(f"centre_{number}" for number in range(6))]
+    assert heads[1] == ["", "centre_6", "centre_7", "Total"]
+    assert page.tables[2][1] == ["Patients, n", "120", "120", "960"]
+
+
+def test_same_run_gives_the_same_page_and_leaves_matplotlib_alone(federated_run: Path) -> None:
+    settings = dict(matplotlib.rcParams)
+
+    first = write_report(federated_run).read_bytes()
+    second = write_report(federated_run).read_bytes()
+
+    assert first == second
+    assert dict(matplotlib.rcParams) == settings
+    assert sorted(path.name for path in federated_run.iterdir()) == [
+        "config.toml",
+        "history.csv",
+        "metrics.json",
+        "report.html",
+        "versions.json",
+    ]
+
+
+def test_interrupted_write_keeps_the_old_report(federated_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = write_report(federated_run).read_bytes()
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report.os, "replace", full)
+    with pytest.raises(RunError, match=r"report\.html: cannot be written \(No space left"):
+        write_report(federated_run)
+
+    assert (federated_run / "report.html").read_bytes() == old
+    assert len(list(federated_run.iterdir())) == 5
