@@ -1,1 +1,42 @@
+# Everything sets itself up: `make demo` on a fresh machine installs, makes a synthetic cohort, trains and reports.
 PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+DEMO := runs/demo
+COHORTS := runs/demo-cohorts
+
+.PHONY: install demo demo-short test lint clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("STSMM needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	# PyTorch first and exactly: a range asked for by another package would bring a build of several gigabytes.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(COHORTS): | $(INSTALLED)
+	$(BIN)/stsmm cohort synth $@ --sites 3 --patients 600 --seed 0
+
+demo: $(COHORTS) | $(INSTALLED)
+	$(BIN)/stsmm simulate configs/demo.toml --cohort $(COHORTS) --out $(DEMO)
+
+# The same path in a minute or two: fewer patients, fewer rounds.
+demo-short: | $(INSTALLED)
+	test -d runs/demo-short-cohorts || $(BIN)/stsmm cohort synth runs/demo-short-cohorts --sites 3 --patients 90 --seed 0
+	$(BIN)/stsmm simulate configs/demo_short.toml --cohort runs/demo-short-cohorts --out runs/demo-short
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) runs

@@ -21,7 +21,7 @@ def main(command: list[str]) -> int:
     released = threading.Event()
 
     def wait_for_release() -> None:
-        sys.stdin.buffer.read()
+        os.read(sys.stdin.fileno(), 1)  # returns when the caller's end closes
         released.set()
 
     threading.Thread(target=wait_for_release, daemon=True).start()
@@ -34,29 +34,38 @@ def main(command: list[str]) -> int:
 
 
 def end_family(token: str, *, spare: int) -> None:
-    """End every process that carries the token, except `spare`: first politely, then not."""
+    """End every process of the family, except `spare`: first politely, then not."""
+    family = find_family(token, spare=spare)
     for send in (psutil.Process.terminate, psutil.Process.kill):
-        family = find_family(token, spare=spare)
+        family = [*{*family, *find_family(token, spare=spare)}]
         for process in family:
             try:
                 send(process)
             except psutil.NoSuchProcess:
                 continue
-        psutil.wait_procs(family, timeout=GRACE_S)
+        _, family = psutil.wait_procs(family, timeout=GRACE_S)
 
 
 def find_family(token: str, *, spare: int) -> list[psutil.Process]:
-    """Living processes whose environment holds the token."""
-    family = []
+    """Living processes whose environment holds the token, and their descendants.
+
+    Descendants count because Ray's agents write their title over their environment.
+    """
+    family: set[psutil.Process] = set()
     for process in psutil.process_iter():
         try:
-            inherited = process.environ().get(TOKEN_VARIABLE)
-            zombie = process.status() == psutil.STATUS_ZOMBIE
+            if process.environ().get(TOKEN_VARIABLE) == token:
+                family |= {process, *process.children(recursive=True)}
         except (psutil.AccessDenied, psutil.NoSuchProcess):
             continue  # another user's process, or one that has just ended: not of this run
-        if inherited == token and process.pid != spare and not zombie:
-            family.append(process)
-    return family
+    return [process for process in family if process.pid != spare and _is_alive(process)]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Runtime:
         config = self.home / "run.toml"
         config.write_text(tomli_w.dumps(run_config), encoding="utf-8")
         command = ["flwr", "run", str(_app_folder()), CONNECTION, "--run-config", str(config)]
-        result = subprocess.run(_in_environment(command), env=self.environment, capture_output=True, text=True)
+        result = subprocess.run(command, env=self.environment, capture_output=True, text=True)
         if result.returncode != 0:
             raise RunError(f"Flower did not accept the run: {(result.stdout + result.stderr).strip()}")
 
@@ -71,7 +71,9 @@ def flower_runtime(run: Path, *, sites: Path, nodes: int, parallel: int) -> Iter
     }
     superlinks = {"superlink": {"default": CONNECTION, CONNECTION: connection}}
     (home / "config.toml").write_text(tomli_w.dumps(superlinks), encoding="utf-8")
+    programs = str(Path(sys.executable).parent)  # Flower starts its own programs by name
     environment = os.environ | {
+        "PATH": os.pathsep.join([programs, os.environ.get("PATH", os.defpath)]),
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -83,7 +85,7 @@ def flower_runtime(run: Path, *, sites: Path, nodes: int, parallel: int) -> Iter
     command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--disable-runtime-dependency-installation"]
     log_file = run / LOG_FILE
-    with log_file.open("ab") as log, _guarded(_in_environment(command), environment, log) as process:
+    with log_file.open("ab") as log, _guarded(command, environment, log) as process:
         _wait_until_listening(port, process, log_file)
         yield Runtime(home, process, environment, log_file)
 
@@ -104,23 +106,20 @@ def _guarded(command: list[str], environment: Mapping[str, str], log: IO[bytes])
 
 def _wait_until_listening(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            raise RunError(f"Flower's SuperLink did not start within {START_S:.0f} s; see {log}")
         with socket.socket() as client:
             if client.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.2)
-    raise RunError(f"Flower's SuperLink did not start within {START_S:.0f} s; see {log}")
+    raise RunError(f"Flower's SuperLink ended at its start; see {log}")
 
 
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
-
-
-def _in_environment(command: list[str]) -> list[str]:
-    """The command's program from the environment of this Python, whether it is activated or not."""
-    return [str(Path(sys.executable).parent / command[0]), *command[1:]]
 
 
 def _app_folder() -> Path:

@@ -49,7 +49,7 @@ def simulate_run(
     experiment = read_experiment(config)
     virtual = virtual_centres(open_cohorts(cohorts), centres, seed=experiment.seed)
     with open_run(out, experiment, describe_inputs("federated", virtual)):
-        sites = _write_sites(virtual, out, cache=(cache or out / "cache").resolve(), seed=experiment.seed)
+        sites = write_sites(virtual, out, cache=(cache or out / "cache").resolve(), seed=experiment.seed)
         if not (out / METRICS_FILE).exists():
             _federate(console, experiment, out, sites)
         metrics = json.loads((out / METRICS_FILE).read_text(encoding="utf-8"))
@@ -72,7 +72,7 @@ def virtual_centres(cohorts: Sequence[Cohort], centres: int | None, *, seed: int
     return divide_equally(cohorts[0], centres, seed=seed)
 
 
-def _write_sites(virtual: Sequence[Cohort], out: Path, *, cache: Path, seed: int) -> list[Path]:
+def write_sites(virtual: Sequence[Cohort], out: Path, *, cache: Path, seed: int) -> list[Path]:
     """Write a site file a centre; virtual node i reads i.toml.
 
     Nothing is withheld between virtual centres: all their patients lie on this machine.

@@ -64,8 +64,8 @@ class ClinicalSummary:
 class ClinicalEncoding:
     """How the clinical table becomes network input; fitted on training patients only.
 
-    A number is standardised, its missing value is the mean (0). A category is one-hot over the dictionary's fixed
-    levels, so that columns mean the same at every site. Each variable adds an indicator of its own missingness.
+    A number is standardised, its missing value is the mean (0) with an indicator beside it. A category is one-hot
+    over the dictionary's fixed levels, so that columns mean the same at every site; missing is no level.
 
     Attributes:
         variables: keys, in the order of the columns.
@@ -79,7 +79,7 @@ class ClinicalEncoding:
     def width(self) -> int:
         """Number of columns."""
         return sum(
-            1 + (len(variable.levels) if isinstance(variable, Category) else 1)
+            len(variable.levels) if isinstance(variable, Category) else 2
             for variable in (VARIABLES[key] for key in self.variables)
         )
 
@@ -91,9 +91,9 @@ class ClinicalEncoding:
             if isinstance(variable, Number):
                 mean, sd = self.moments[key]
                 columns.append((values.to_numpy(dtype=float, na_value=np.nan) - mean) / sd)
+                columns.append(values.isna().to_numpy(dtype=float))
             else:
                 columns.extend((values == level).to_numpy(dtype=float) for level in variable.levels)
-            columns.append(values.isna().to_numpy(dtype=float))
         return np.nan_to_num(np.stack(columns, axis=1)).astype(np.float32)
 
 

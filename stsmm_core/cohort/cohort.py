@@ -16,6 +16,9 @@ from stsmm_core.cohort.dictionary import endpoint_columns
 MANIFEST_FILE = "cohort.toml"
 CLINICAL_FILE = "clinical.csv"
 IMAGES_FOLDER = "images"
+ORACLE_FILE = "oracle.csv"
+"""The true log relative hazards of a synthetic cohort. Nothing but a comparison with the truth may read it:
+`load_cohort` opens the three above only, so training never sees it."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 

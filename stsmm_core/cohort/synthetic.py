@@ -8,15 +8,11 @@ import numpy as np
 import pandas as pd
 from rich.progress import Progress
 
-from stsmm_core.cohort.cohort import IMAGES_FOLDER, Manifest, write_cohort_tables
+from stsmm_core.cohort.cohort import IMAGES_FOLDER, ORACLE_FILE, Manifest, write_cohort_tables
 from stsmm_core.cohort.dictionary import ENDPOINTS, PATIENT_ID, SCHEMA_VERSION
 from stsmm_core.cohort.synthetic_images import CHANNELS, write_patient_images
 from stsmm_core.cohort.synthetic_patients import simulate_site
 from stsmm_core.errors import CohortError
-
-ORACLE_FILE = "oracle.csv"
-"""The true log relative hazard a patient and endpoint. Nothing but a comparison with the truth may read it:
-`load_cohort` opens cohort.toml, clinical.csv and images/ only, so training never sees it."""
 
 SMALLEST_SITE = 3
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (its own idiom)
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from stsmm_core.errors import CohortError

@@ -8,14 +8,13 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from stsmm_core.cohort.cohort import ORACLE_FILE
 from stsmm_core.cohort.dictionary import PATIENT_ID
 from stsmm_core.config import Experiment
 from stsmm_core.files import write_text_atomically
 from stsmm_core.survival.concordance import PairCounts, concordance, total
 from stsmm_core.training.centre import Centre, SiteDescription
 from stsmm_core.training.experiment import Progress
-
-ORACLE_FILE = "oracle.csv"
 
 
 def make_metrics(

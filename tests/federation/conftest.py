@@ -1,0 +1,122 @@
+"""A consortium in one process: the real ServerApp code, strategy and ClientApp, without Ray, sockets or start-up."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from flwr.app import Context, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
+
+from client.app import app as client_app
+from server.app import main as server_main
+from simulation.simulate import virtual_centres, write_sites
+from stsmm_core import protocol
+from stsmm_core.cohort.synthetic import write_synthetic_cohorts
+from stsmm_core.config import Experiment, parse_experiment, to_toml
+from stsmm_core.training.inputs import open_cohorts
+
+RUN_ID = 1
+Deliver = Callable[[int, Message, Callable[[], Message]], Message]
+
+
+class InProcessGrid(Grid):
+    """Calls the ClientApp for each message; `deliver` may change what a node answers."""
+
+    def __init__(self, sites: int, run_config: dict[str, str | int], deliver: Deliver) -> None:
+        self._contexts = {
+            100 + number: Context(RUN_ID, 100 + number, {"partition-id": number}, RecordDict(), run_config)
+            for number in range(sites)
+        }
+        self._deliver = deliver
+        self._ids = itertools.count(1)
+
+    def set_run(self, run):
+        raise AssertionError("not used")
+
+    @property
+    def run(self):
+        raise AssertionError("not used")
+
+    def create_message(self, content, message_type, dst_node_id, group_id, ttl=None):
+        raise AssertionError("not used")
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self._contexts)
+
+    def push_messages(self, messages):
+        raise AssertionError("not used")
+
+    def pull_messages(self, message_ids):
+        raise AssertionError("not used")
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        replies = []
+        for message in messages:
+            node = message.metadata.dst_node_id
+            message.metadata.__dict__["_message_id"] = str(next(self._ids))
+
+            def answer(message: Message = message, node: int = node) -> Message:
+                return client_app(message, self._contexts[node])
+
+            replies.append(self._deliver(node - 100, message, answer))
+        return reversed(replies)  # whoever is last to ask may be first to answer
+
+
+@pytest.fixture(autouse=True)
+def _identity(monkeypatch):
+    monkeypatch.setattr(TaskIdentity, "_run_id", RUN_ID)
+    monkeypatch.setattr(TaskIdentity, "_node_id", 1)
+    monkeypatch.setattr(TaskIdentity, "_task_id", 1)
+
+
+@pytest.fixture(scope="session")
+def cohorts(tmp_path_factory) -> Path:
+    """Three synthetic hospitals of 60 patients together."""
+    out = tmp_path_factory.mktemp("consortium") / "cohorts"
+    write_synthetic_cohorts(out, sites=3, patients=60, seed=3)
+    return out
+
+
+@pytest.fixture
+def experiment() -> Experiment:
+    """Two blending intervals of a small network."""
+    return parse_experiment(
+        """
+        seed = 5
+        imaging.shape = [16, 16, 16]
+        model = { image_encoder = "small_densenet", norm = "group", dropout = 0.1 }
+        training = { epochs = 4, batch_size = 16, risk_window = 32, learning_rate = 0.05 }
+        blending.interval = 2
+        evaluation.bootstrap_replicates = 100
+        """,
+        source="test",
+    )
+
+
+@pytest.fixture
+def federate(monkeypatch):
+    """Run the ServerApp over cohorts in this process."""
+
+    def run(
+        experiment: Experiment,
+        cohorts: list[Path],
+        out: Path,
+        *,
+        centres: int | None = None,
+        deliver: Deliver = lambda site, message, answer: answer(),
+    ) -> None:
+        sites = write_sites(
+            virtual_centres(open_cohorts(cohorts), centres, seed=experiment.seed),
+            out,
+            cache=out.parent / "cache",
+            seed=experiment.seed,
+        )
+        monkeypatch.setenv(protocol.SITES_VARIABLE, str(sites[0].parent))
+        monkeypatch.setenv(protocol.RUN_VARIABLE, str(out))
+        run_config = {protocol.EXPERIMENT: to_toml(experiment), protocol.SITES: len(sites)}
+        grid = InProcessGrid(len(sites), run_config, deliver)
+        server_main(grid, Context(RUN_ID, 1, {}, RecordDict(), run_config))
+
+    return run

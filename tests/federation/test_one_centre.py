@@ -1,0 +1,59 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+
+from stsmm_core.config import to_toml
+from stsmm_core.training.train import train_run
+
+
+def train(experiment, cohorts, out):
+    config = out.parent / f"{out.name}.toml"
+    config.write_text(to_toml(experiment))
+    train_run(Console(quiet=True), config, cohorts, out, cache=out.parent / "cache")
+
+
+def weights(run, name):
+    return torch.load(run / "checkpoints" / "fold-0.pt", weights_only=True)[name]
+
+
+@pytest.fixture
+def one_thread():
+    """The sites of a simulation use one thread; sums must be taken in the same order to compare them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_federation_of_one_centre_equals_centralised_training(experiment, cohorts, federate, tmp_path, one_thread):
+    train(experiment, [cohorts / "site_1"], tmp_path / "centralised")
+    federate(experiment, [cohorts / "site_1"], tmp_path / "federated")
+    histories = [pd.read_csv(tmp_path / mode / "history.csv") for mode in ("centralised", "federated")]
+    pd.testing.assert_frame_equal(*histories, rtol=1e-6)
+    for name in ("weights", "selected"):
+        alone, together = weights(tmp_path / "centralised", name), weights(tmp_path / "federated", name)
+        assert alone.keys() == together.keys()
+        for key in alone:
+            torch.testing.assert_close(together[key], alone[key], rtol=1e-5, atol=1e-6)
+    alone, together = (
+        json.loads((tmp_path / mode / "metrics.json").read_text()) for mode in ("centralised", "federated")
+    )
+    assert alone["heads"] == together["heads"]
+    assert alone["cohorts"] == together["cohorts"]
+    assert alone["selected_rounds"] == together["selected_rounds"]
+
+
+def test_training_changes_the_weights_and_blending_its_own(experiment, cohorts, federate, tmp_path):
+    federate(experiment, [cohorts], tmp_path / "run")
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    fusion = history[history["head"] == "fusion"]
+    assert list(fusion["round"]) == [0, 1, 2, 3, 4]
+    assert fusion["train_loss"].notna().tolist() == [True, False, True, False, True]
+    assert fusion["validation_loss"].nunique() == 5
+    sums = history.groupby("round")["weight"].sum()
+    np.testing.assert_allclose(sums, 1)
+    assert history[history["round"] == 4]["weight"].nunique() > 1
