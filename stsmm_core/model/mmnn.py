@@ -59,7 +59,11 @@ class MultimodalNetwork(nn.Module):
         absent = self.absent[name].expand(len(modality.present), self.features)
         if not modality.present.any():
             return absent
-        encoded = self.encoders[name](modality.values[modality.present])
+        values = modality.values[modality.present]
+        encoder = self.encoders[name]
+        # Batch norm cannot take a variance over one patient: it goes by its running statistics there.
+        encoder.train(self.training and len(values) > 1)
+        encoded = encoder(values)
         return absent.masked_scatter(modality.present[:, None], encoded)
 
 

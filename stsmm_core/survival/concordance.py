@@ -106,7 +106,5 @@ def concordance(counts: PairCounts, *, level: float = 0.95) -> Concordance:
         return Concordance(None, None, None, counts.patients, counts.events, 0, reason)
     usable = counts.comparable_replicates > 0
     ratios = counts.concordant_replicates[usable] / counts.comparable_replicates[usable]
-    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2]) if len(ratios) else (np.nan, np.nan)
-    return Concordance(
-        counts.concordant / counts.comparable, float(low), float(high), counts.patients, counts.events, pairs
-    )
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2]).tolist() if len(ratios) else (None, None)
+    return Concordance(counts.concordant / counts.comparable, low, high, counts.patients, counts.events, pairs)

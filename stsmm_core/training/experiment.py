@@ -142,6 +142,12 @@ def run_fold(
         losses, blending = consortium.evaluate(round_number, weights, progress.blending)
         if not np.isfinite(losses.validation.loss).all():
             raise RunError(f"round {round_number}: the validation loss is not a number; lower training.learning_rate")
+        if round_number == 0 and losses.train is not None and not losses.train.events.any():
+            endpoints = " or ".join(experiment.data.endpoints)
+            raise RunError(
+                f"model {fold + 1}: no training patient of any site has an event of {endpoints}; "
+                "there is nothing to learn from"
+            )
         progress = progress.after(round_number, weights, losses, blending, experiment=experiment, fold=fold)
         save_progress(progress, path)
         report(progress)

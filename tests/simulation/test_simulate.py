@@ -1,0 +1,115 @@
+"""stsmm simulate on Flower's own runtime."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from simulation.guard import TOKEN_VARIABLE, find_family
+from stsmm_core.cohort.synthetic import write_synthetic_cohorts
+
+CONFIG = """
+imaging.shape = [16, 16, 16]
+model = { image_encoder = "small_densenet", norm = "group" }
+training = { epochs = 2, batch_size = 32, risk_window = 32 }
+blending.interval = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("simulate")
+    write_synthetic_cohorts(folder / "cohorts", sites=2, patients=40, seed=1)
+    (folder / "experiment.toml").write_text(CONFIG)
+    return folder
+
+
+def command(setting: Path, out: str, *more: str) -> list[str]:
+    entry = "from stsmm_core.cli import main; main()"
+    arguments = [str(setting / "experiment.toml"), "--cohort", str(setting / "cohorts"), "--out", str(setting / out)]
+    return [sys.executable, "-c", entry, "simulate", *arguments, "--cache", str(setting / "cache"), *more]
+
+
+def family_of(run: Path) -> list[psutil.Process]:
+    """Processes that still work for the run: found by the run folder that they all inherit, or by a parent."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("STSMM_RUN") == str(run.resolve()):
+                found |= {process, *process.children(recursive=True)}
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return [process for process in found if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def wait_for(condition, seconds: float):
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+    return result
+
+
+@pytest.mark.slow
+def test_two_centres_train_and_report(setting):
+    result = subprocess.run(command(setting, "run"), capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    run = setting / "run"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["mode"] == "federated"
+    assert [cohort["site"] for cohort in metrics["cohorts"]] == ["site_1", "site_2"]
+    assert set(metrics["oracle"]) == {"os", "dm"}
+    assert "report.html" in result.stdout
+    page = (run / "report.html").read_text()
+    assert str(setting) not in page
+    assert "P0001" not in page
+    assert family_of(run) == []
+    again = subprocess.run(command(setting, "run"), capture_output=True, text=True, timeout=60)
+    assert again.returncode == 0
+    assert json.loads((run / "metrics.json").read_text()) == metrics
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_leaves_no_process_behind_and_can_go_on(setting, how):
+    run = setting / f"run-{how.name}"
+    process = subprocess.Popen(command(setting, run.name), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: (run / "checkpoints" / "fold-0.pt").exists() or process.poll() is not None, 120)
+    family = family_of(run)
+    assert len(family) > 3
+    process.send_signal(how)
+    process.wait(timeout=60)
+    wait_for(lambda: not [each for each in family if each.is_running() and each.status() != "zombie"], 60)
+    assert family_of(run) == []
+
+
+@pytest.mark.slow
+def test_a_fault_at_every_site_ends_the_run_with_its_reason(setting):
+    """Virtual sites are on this machine, so their own logs are shown."""
+    (setting / "experiment.toml").write_text(CONFIG + 'data.modalities = ["image"]\n')
+    try:
+        result = subprocess.run(
+            command(setting, "fault", "--cohort", str(setting / "nowhere")), capture_output=True, text=True, timeout=120
+        )
+    finally:
+        (setting / "experiment.toml").write_text(CONFIG)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "cohort.toml" in result.stderr
+
+
+def test_the_family_is_found_by_its_token():
+    environment = os.environ | {TOKEN_VARIABLE: "test-token"}
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment)
+    try:
+        assert [each.pid for each in find_family("test-token", spare=0)] == [child.pid]
+        assert find_family("another", spare=0) == []
+    finally:
+        child.kill()
+        child.wait()
