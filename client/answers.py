@@ -6,6 +6,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from client.site import Site
 from stsmm_core import protocol
+from stsmm_core.cohort.clinical import shareable_training_sums
 from stsmm_core.cohort.dictionary import SCHEMA_VERSION
 from stsmm_core.model.mmnn import Weights
 from stsmm_core.run_folder import software_versions
@@ -15,18 +16,22 @@ from stsmm_core.training.trainer import Trainer
 
 def describe(content: RecordDict, site: Site, centre: Centre) -> RecordDict:
     """Counts of the cohort and sums for the encoding, both under the site's minimum cell size."""
-    description = centre.describe().suppressed(site.min_cell_size)
-    training = centre.summarise_training(_number(content, protocol.FOLD)).suppressed(site.min_cell_size)
+    whole = centre.describe()
+    description = whole.suppressed(site.min_cell_size)
+    training = shareable_training_sums(
+        centre.summarise_training(_number(content, protocol.FOLD)), whole.summary, site.min_cell_size
+    )
     identity = ConfigRecord(
         {
-            "name": centre.site,
-            "channels": list(description.channels),
-            "schema-version": SCHEMA_VERSION,
+            protocol.NAME: centre.site,
+            protocol.CHANNELS: list(description.channels),
+            protocol.WITHHELD_VARIABLES: list(description.withheld),
+            protocol.SCHEMA: SCHEMA_VERSION,
             "software-version": software_versions()["stsmm"],
         }
     )
     numbers = protocol.description_to_numbers(description, centre.experiment)
-    metrics = MetricRecord(numbers | protocol.summary_to_numbers(training, "training"))
+    metrics = MetricRecord(numbers | protocol.training_sums_to_numbers(training))
     return RecordDict({protocol.SITE: identity, protocol.METRICS: metrics})
 
 
@@ -35,7 +40,8 @@ def train(content: RecordDict, centre: Centre) -> RecordDict:
     blending = tuple(cast(list[float], content.config_records[protocol.CONFIG][protocol.BLENDING]))
     trainer = _trainer(content, centre)
     trained = trainer.train_round(_number(content, protocol.ROUND), _weights(content), blending)
-    weight = trained.events if centre.experiment.federation.weighted_by == "events" else trained.patients
+    by_events = centre.experiment.federation.weighted_by == "events" or trained.events == 0  # nothing was learned
+    weight = trained.events if by_events else trained.patients
     metrics = MetricRecord(
         {
             "patients": trained.patients,

@@ -8,18 +8,20 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client import answers
-from client.site import Site
+from client.site import PolicyError, Site
 from client.work import open_site, site_log
 from stsmm_core import protocol
 from stsmm_core.errors import CohortError, ConfigError, RunError
 from stsmm_core.training.centre import Centre
 
-_SAFE_SENTENCES = {
-    CohortError: "the site's cohort cannot be used as it is; `stsmm cohort check` at the site says why",
-    ConfigError: "the site's settings or the experiment are not valid; the site's log says why",
-    RunError: "the site cannot do this work; the site's log says why",
-    protocol.ProtocolError: "the message does not have the agreed layout; do the site and the server run one version?",
-}
+_UNEXPECTED = "an unexpected error; the site's log holds it"
+_SAFE_SENTENCES: tuple[tuple[type[Exception], str], ...] = (
+    (CohortError, "the site's cohort cannot be used as it is; `stsmm cohort check` at the site says why"),
+    (ConfigError, "the site's settings or the experiment are not valid; the site's log says why"),
+    (PolicyError, "the experiment leaves a set of fewer patients than the site's minimum cell size"),
+    (RunError, "the site cannot do this work; the site's log says why"),
+    (protocol.ProtocolError, "the message does not have the agreed layout; do site and server run one version?"),
+)
 
 app = ClientApp()
 
@@ -56,16 +58,16 @@ def count_pairs(message: Message, context: Context) -> Message:
 
 def _answer(message: Message, context: Context, answer: Callable[[Site, Centre], RecordDict]) -> Message:
     """Answer, or refuse with a sentence that carries nothing of the site; the reason stays in the site's log."""
-    site_file = _site_file(context)
     try:
-        content = answer(*open_site(site_file, str(context.run_config[protocol.EXPERIMENT])))
-    except tuple(_SAFE_SENTENCES) as error:
-        site_log(site_file).error("%s", error)
-        content = _refusal(_SAFE_SENTENCES[type(error)])
+        site_file = _site_file(context)
+        try:
+            content = answer(*open_site(site_file, str(context.run_config[protocol.EXPERIMENT])))
+        except Exception as error:
+            content = _refusal(next((said for kind, said in _SAFE_SENTENCES if isinstance(error, kind)), _UNEXPECTED))
+            site_log(site_file).exception("refused: %s", error)
     except Exception:
-        # Whatever it is, its text may hold a patient's data: it is for the site alone.
-        site_log(site_file).exception("unexpected error")
-        content = _refusal("an unexpected error; the site's log holds it")
+        # Not even the log could be written. The text of the error may name a patient or a path: it stays here.
+        content = _refusal(_UNEXPECTED)
     return Message(content=content, reply_to=message)
 
 

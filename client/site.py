@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stsmm_core.cohort.cohort import Name
-from stsmm_core.errors import ConfigError
+from stsmm_core.errors import ConfigError, StsmmError
+from stsmm_core.training.centre import SMALLEST_SALT, Centre
 
 
 class Site(BaseModel):
@@ -26,8 +27,8 @@ class Site(BaseModel):
     threads: Annotated[int, Field(ge=1)] = 1
     min_cell_size: Annotated[int, Field(ge=1)] = 5
     """Counts and sums over fewer patients are withheld."""
-    salt: Annotated[int, Field(ge=0)]
-    """The site's secret number that seeds its bootstrap."""
+    salt: Annotated[int, Field(ge=SMALLEST_SALT)]
+    """The site's secret number that seeds its bootstrap; at least 2^64, so that nobody finds it by trying."""
     patients: tuple[str, ...] | None = None
     """Only these patients of the cohort (a virtual centre); all if left out."""
 
@@ -55,3 +56,24 @@ def read_site(path: Path) -> Site:
             for fault in error.errors()
         )
         raise ConfigError(f"{path}: the site settings are not valid\n{faults}") from None
+
+
+class PolicyError(StsmmError):
+    """The site does not take part, by its own rules."""
+
+
+def check_policy(site: Site, centre: Centre) -> None:
+    """Make sure that every sum this site would send rests on enough patients.
+
+    Loss sums and pair counts of a set of a few patients, or the difference between the whole cohort's sums and the
+    training set's, would tell of single ones.
+
+    Raises:
+        PolicyError: when a training, validation or test set has fewer patients than the minimum cell size.
+    """
+    sizes = [len(part) for fold in centre.folds for part in (fold.train, fold.validation, fold.test)]
+    if any(0 < size < site.min_cell_size for size in sizes):
+        raise PolicyError(
+            f"the experiment leaves a set of {min(size for size in sizes if size)} of this site's patients, "
+            f"below min_cell_size = {site.min_cell_size}; larger fractions or fewer folds would do"
+        )

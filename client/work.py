@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from client.site import Site, read_site
+from client.site import Site, check_policy, read_site
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.config import Experiment, parse_experiment
 from stsmm_core.errors import ConfigError
@@ -31,7 +31,9 @@ def open_site(site_file: Path, experiment_text: str) -> tuple[Site, Centre]:
     cohort = replace(cohort, manifest=cohort.manifest.model_copy(update={"site": site.name}))
     cohort = complete_from_masks(cohort)
     data = load_site_data(cohort, experiment, cache=site.cache)
-    return site, open_centre(experiment, cohort, data, folder=site.folder, salt=site.salt)
+    centre = open_centre(experiment, cohort, data, folder=site.folder, salt=site.salt)
+    check_policy(site, centre)
+    return site, centre
 
 
 @cache

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +13,15 @@ from stsmm_core import protocol
 from stsmm_core.config import parse_experiment
 from stsmm_core.errors import StsmmError
 from stsmm_core.files import write_text_atomically
-from stsmm_core.run_folder import FAILURE_FILE, HISTORY_FILE, METRICS_FILE, PROGRESS_FILE, SERVER_FILE
+from stsmm_core.run_folder import (
+    CHECKPOINTS_FOLDER,
+    FAILURE_FILE,
+    HISTORY_FILE,
+    LEFT_OUT_FILE,
+    METRICS_FILE,
+    PROGRESS_FILE,
+    SERVER_FILE,
+)
 from stsmm_core.training.experiment import Progress, run_fold, write_history
 from stsmm_core.training.results import make_metrics, write_metrics
 
@@ -35,11 +42,10 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _run(grid: Grid, context: Context, run: Path) -> None:
-    started = time.monotonic()
     experiment = parse_experiment(str(context.run_config[protocol.EXPERIMENT]), source="the run's experiment")
 
     def left_out(site: str, reason: str) -> None:
-        with (run / "left_out.log").open("a", encoding="utf-8") as log:
+        with (run / LEFT_OUT_FILE).open("a", encoding="utf-8") as log:
             log.write(f"{site}: {reason}\n")
 
     expected = int(context.run_config[protocol.SITES])
@@ -47,7 +53,7 @@ def _run(grid: Grid, context: Context, run: Path) -> None:
     folds = []
     for fold in range(experiment.evaluation.runs):
         report = partial(_show_progress, run / PROGRESS_FILE, fold)
-        folds.append(run_fold(consortium, experiment, fold, checkpoints=run / "checkpoints", report=report))
+        folds.append(run_fold(consortium, experiment, fold, checkpoints=run / CHECKPOINTS_FOLDER, report=report))
     write_history(folds, run / HISTORY_FILE)
     metrics = make_metrics(
         mode="federated",
@@ -55,7 +61,6 @@ def _run(grid: Grid, context: Context, run: Path) -> None:
         sites=consortium.descriptions,
         pairs=consortium.count_pairs(),
         folds=folds,
-        wall_s=time.monotonic() - started,
     )
     write_metrics(metrics, run / METRICS_FILE)
 

@@ -40,7 +40,7 @@ class FlowerConsortium:
     def __init__(
         self, grid: Grid, experiment: Experiment, *, expected: int, left_out: Callable[[str, str], None]
     ) -> None:
-        self.descriptions: list[SiteDescription] = []
+        self._descriptions: dict[str, SiteDescription] = {}
         self._grid = grid
         self._experiment = experiment
         self._left_out = left_out
@@ -55,8 +55,13 @@ class FlowerConsortium:
         """Image channels of the run."""
         return self._channels
 
-    def fit_encoding(self, fold: int) -> ClinicalEncoding:
-        """Ask every node who it is, and fit the encoding to the sum of what they say.
+    @property
+    def descriptions(self) -> list[SiteDescription]:
+        """What the sites that took part in any fold said of themselves, by name."""
+        return [self._descriptions[site] for site in sorted(self._descriptions)]
+
+    def begin_fold(self, fold: int, encoding: ClinicalEncoding | None) -> ClinicalEncoding:
+        """Ask every node who it is, and fit the encoding (unless it is given) to the sum of what they say.
 
         Raises:
             RunError: when too few sites answer or two have the same name.
@@ -77,7 +82,7 @@ class FlowerConsortium:
         if len(set(names)) < len(names):
             raise RunError(f"two nodes say they are the same site (sites: {', '.join(sorted(names))})")
         by_name = sorted(answers.items(), key=lambda answer: answer[1][0].site)
-        self.descriptions = [description for _, (description, _) in by_name]
+        self._descriptions |= {description.site: description for _, (description, _) in by_name}
         self._sites = {node: description.site for node, (description, _) in by_name}
         self._channels = len(agreed_channels({each.site: each.channels for each in self.descriptions}))
         self._fold = fold
@@ -93,12 +98,13 @@ class FlowerConsortium:
             self._left_out,
         )
         summary = reduce(add, (training for _, (_, training) in by_name))
-        self._encoding = fit_encoding(summary, self._experiment.data.variables)
+        self._encoding = encoding or fit_encoding(summary, self._experiment.data.variables)
         return self._encoding
 
     def train(self, round_number: int, weights: Weights, blending: BlendingState) -> Weights:
         """One round of local training at every site, averaged by the strategy."""
         self._strategy.blending = blending
+        _wait_for_nodes(self._grid, self._experiment.federation.min_sites)
         messages = self._strategy.configure_train(round_number, _record(weights), self._config(), self._grid)
         arrays, _ = self._strategy.aggregate_train(round_number, self._receive(messages))
         assert arrays is not None
@@ -109,6 +115,7 @@ class FlowerConsortium:
     ) -> tuple[RoundLosses, BlendingState]:
         """Loss sums of all sites, and the blending weights that the strategy made of them."""
         self._strategy.blending = blending
+        _wait_for_nodes(self._grid, self._experiment.federation.min_sites)
         messages = self._strategy.configure_evaluate(round_number, _record(weights), self._config(), self._grid)
         self._strategy.aggregate_evaluate(round_number, self._receive(messages))
         assert self._strategy.losses is not None
@@ -120,28 +127,31 @@ class FlowerConsortium:
         for reply in self._send(action, self._config(), self._sites, _record(weights)):
             self._read(reply, "predict", read_numbers)
 
-    def count_pairs(self) -> list[list[list[PairCounts]]]:
-        """Concordance counts of every site, [site][head][endpoint]."""
+    def count_pairs(self) -> dict[str, list[list[PairCounts]]]:
+        """Concordance counts, [head][endpoint], of every site that could be tested, by its name.
+
+        Raises:
+            RunError: when no site could.
+        """
         replies = self._send(f"evaluate.{protocol.PAIRS_ACTION}", self._config(), self._sites)
 
         def read(reply: Message) -> list[list[PairCounts]]:
             return protocol.pairs_from_numbers(read_numbers(reply), self._experiment)
 
-        by_name = sorted(replies, key=lambda reply: self._sites[reply.metadata.src_node_id])
-        counts = [self._read(reply, "test", read) for reply in by_name]
-        return [site for site in counts if site is not None]
+        by_name = {self._sites[reply.metadata.src_node_id]: reply for reply in replies}
+        counts = {site: self._read(by_name[site], "test", read) for site in sorted(by_name)}
+        tested = {site: pairs for site, pairs in counts.items() if pairs is not None}
+        if not tested:
+            raise RunError("no site could test the model; the same command tries the test again")
+        return tested
 
     def _read_description(self, reply: Message) -> tuple[SiteDescription, ClinicalSummary]:
         numbers = read_numbers(reply)
-        identity = reply.content.config_records[protocol.SITE]
-        if identity["schema-version"] != SCHEMA_VERSION:
-            raise LeftOut(f"its cohorts have schema version {identity['schema-version']!r}, ours {SCHEMA_VERSION}")
-        channels = identity["channels"]
-        assert isinstance(channels, list)
-        description = protocol.description_from_numbers(
-            numbers, self._experiment, site=str(identity["name"]), channels=[str(name) for name in channels]
-        )
-        return description, protocol.summary_from_numbers(numbers, "training", self._experiment)
+        identity = reply.content.config_records.get(protocol.SITE, ConfigRecord())
+        if identity.get(protocol.SCHEMA) != SCHEMA_VERSION:
+            raise LeftOut(f"its cohorts do not have schema version {SCHEMA_VERSION}")
+        description = protocol.description_from_numbers(numbers, identity, self._experiment)
+        return description, protocol.training_sums_from_numbers(numbers, self._experiment)
 
     def _read(self, reply: Message, stage: str, read: Callable[[Message], Reading]) -> Reading | None:
         try:
@@ -173,7 +183,10 @@ def _wait_for_nodes(grid: Grid, expected: int) -> list[int]:
     deadline = time.monotonic() + WAIT_FOR_NODES_S
     while len(nodes := sorted(grid.get_node_ids())) < expected:
         if time.monotonic() > deadline:
-            raise RunError(f"{len(nodes)} of {expected} sites are connected after {WAIT_FOR_NODES_S:.0f} s")
+            raise RunError(
+                f"{len(nodes)} of {expected} sites are connected after {WAIT_FOR_NODES_S:.0f} s; "
+                "the same command goes on once they are"
+            )
         time.sleep(0.5)
     return nodes
 

@@ -52,8 +52,10 @@ class Runtime:
 
 
 @contextmanager
-def flower_runtime(run: Path, *, sites: Path, nodes: int, parallel: int) -> Iterator[Runtime]:
+def flower_runtime(run: Path, *, sites: Path, nodes: int, parallel: int, gpu: bool) -> Iterator[Runtime]:
     """Start a SuperLink with a simulation of `nodes` sites; when the block ends, so does every process of it.
+
+    `parallel` sites work at a time, and share one GPU where the experiment trains on one.
 
     Everything Flower writes goes below the run folder. Runtime installation of dependencies is off: the app runs in
     the environment it was started from.
@@ -64,10 +66,12 @@ def flower_runtime(run: Path, *, sites: Path, nodes: int, parallel: int) -> Iter
     home = (run / "flower").resolve()
     home.mkdir(parents=True, exist_ok=True)
     port = _free_port()
+    share = {"num-cpus": 1, "num-gpus": 1 / parallel} if gpu else {"num-cpus": 1}
+    backend = {"init-args": {"num-cpus": parallel}, "client-resources": share}
     connection = {
         "address": f"127.0.0.1:{port}",
         "insecure": True,
-        "options": {"num-supernodes": nodes, "backend": {"init-args": {"num-cpus": parallel}}},
+        "options": {"num-supernodes": nodes, "backend": backend},
     }
     superlinks = {"superlink": {"default": CONNECTION, CONNECTION: connection}}
     (home / "config.toml").write_text(tomli_w.dumps(superlinks), encoding="utf-8")

@@ -1,6 +1,7 @@
 """A simulated consortium from start to report."""
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from client.work import open_site
 from simulation.partition import divide_equally
 from simulation.runtime import Runtime, flower_runtime
 from stsmm_core import protocol
-from stsmm_core.cohort.cohort import Cohort
+from stsmm_core.cohort.cohort import ORACLE_FILE, Cohort
 from stsmm_core.config import Experiment, read_experiment, to_toml
 from stsmm_core.errors import CohortError, RunError
 from stsmm_core.files import write_text_atomically
@@ -24,9 +25,11 @@ from stsmm_core.run_folder import (
     METRICS_FILE,
     PROGRESS_FILE,
     SERVER_FILE,
+    SITES_FOLDER,
     describe_inputs,
     open_run,
 )
+from stsmm_core.training.centre import open_salt
 from stsmm_core.training.inputs import open_cohorts
 from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.results import oracle_concordance, write_metrics
@@ -34,8 +37,6 @@ from stsmm_core.training.summary import print_results
 
 POLL_S = 0.5
 START_S = 120.0
-PARALLEL_CENTRES = 2
-SITES_FOLDER = "sites"
 
 
 def simulate_run(
@@ -49,13 +50,13 @@ def simulate_run(
     experiment = read_experiment(config)
     virtual = virtual_centres(open_cohorts(cohorts), centres, seed=experiment.seed)
     with open_run(out, experiment, describe_inputs("federated", virtual)):
-        sites = write_sites(virtual, out, cache=(cache or out / "cache").resolve(), seed=experiment.seed)
+        sites = write_sites(virtual, out, cache=(cache or out / "cache").resolve(), experiment=experiment)
         if not (out / METRICS_FILE).exists():
             _federate(console, experiment, out, sites)
         metrics = json.loads((out / METRICS_FILE).read_text(encoding="utf-8"))
-        opened = [open_site(site, to_toml(experiment))[1] for site in sites]
-        metrics["oracle"] = oracle_concordance(opened)
-        write_metrics(metrics, out / METRICS_FILE)
+        if metrics["oracle"] is None and all((cohort.root / ORACLE_FILE).exists() for cohort in virtual):
+            metrics["oracle"] = oracle_concordance([open_site(site, to_toml(experiment))[1] for site in sites])
+            write_metrics(metrics, out / METRICS_FILE)
         print_results(console, metrics, write_report(out))
 
 
@@ -72,11 +73,19 @@ def virtual_centres(cohorts: Sequence[Cohort], centres: int | None, *, seed: int
     return divide_equally(cohorts[0], centres, seed=seed)
 
 
-def write_sites(virtual: Sequence[Cohort], out: Path, *, cache: Path, seed: int) -> list[Path]:
+def parallel_centres(centres: int) -> tuple[int, int]:
+    """How many centres work at a time on this machine, and the threads of each."""
+    cores = os.cpu_count() or 1
+    parallel = min(centres, cores)
+    return parallel, cores // parallel
+
+
+def write_sites(virtual: Sequence[Cohort], out: Path, *, cache: Path, experiment: Experiment) -> list[Path]:
     """Write a site file a centre; virtual node i reads i.toml.
 
     Nothing is withheld between virtual centres: all their patients lie on this machine.
     """
+    _, threads = parallel_centres(len(virtual))
     files = []
     for number, cohort in enumerate(virtual):
         name = cohort.manifest.site
@@ -86,8 +95,10 @@ def write_sites(virtual: Sequence[Cohort], out: Path, *, cache: Path, seed: int)
             cohort=cohort.root.resolve(),
             folder=folder,
             cache=cache,
+            device=experiment.training.device,
+            threads=threads,
             min_cell_size=1,
-            salt=seed,
+            salt=open_salt(experiment.seed),
             patients=cohort.patients,
         )
         files.append(out / SITES_FOLDER / f"{number}.toml")
@@ -105,10 +116,11 @@ def _federate(console: Console, experiment: Experiment, out: Path, sites: Sequen
     for file in [*stale, *(read_site(site).folder / "site.log" for site in sites)]:
         file.unlink(missing_ok=True)
     models, rounds = experiment.evaluation.runs, experiment.training.rounds
-    parallel = min(PARALLEL_CENTRES, len(sites))
+    parallel, _ = parallel_centres(len(sites))
+    gpu = experiment.training.device.startswith("cuda")
     with (
         progress_bar(console, f"Training {models} model(s) over {len(sites)} centres", models * rounds) as bar,
-        flower_runtime(out, sites=out / SITES_FOLDER, nodes=len(sites), parallel=parallel) as runtime,
+        flower_runtime(out, sites=out / SITES_FOLDER, nodes=len(sites), parallel=parallel, gpu=gpu) as runtime,
     ):
         runtime.submit({protocol.EXPERIMENT: to_toml(experiment), protocol.SITES: len(sites)})
         deadline = time.monotonic() + START_S

@@ -14,15 +14,15 @@ Endpoint = Literal["os", "dm"]
 Modality = Literal["image", "clinical"]
 assert get_args(Endpoint) == tuple(ENDPOINTS)
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
+Positive = Annotated[float, Field(gt=0, strict=True)]
+Count = Annotated[int, Field(ge=1, strict=True)]
 
 
 class Section(BaseModel):
     """A block of the experiment file: unknown keys are errors, values do not change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -51,9 +51,9 @@ class Data(Section):
 class Augmentation(Section):
     """Random geometry, the same for all channels of a patient."""
 
-    flip: bool = True
-    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
-    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    flip: Annotated[bool, Field(strict=True)] = True
+    rotation_degrees: Annotated[float, Field(ge=0, le=180, strict=True)] = 15.0
+    zoom: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.1
     """Largest relative change of size: 0.1 draws from 0.9 to 1.1."""
 
 
@@ -62,7 +62,7 @@ class Imaging(Section):
 
     shape: tuple[Count, Count, Count] = (64, 64, 64)
     """Voxels along depth, height, width."""
-    margin_mm: Annotated[float, Field(ge=0)] = 5.0
+    margin_mm: Annotated[float, Field(ge=0, strict=True)] = 5.0
     """Perilesional tissue kept around the tumour."""
     augmentation: Augmentation = Augmentation()
 
@@ -74,7 +74,7 @@ class Model(Section):
     features: Count = 12
     """Length of each encoder's feature vector."""
     norm: Literal["batch", "group"] = "batch"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.2
 
 
 class Training(Section):
@@ -83,14 +83,14 @@ class Training(Section):
     epochs: Count = 200
     local_epochs: Count = 1
     """Epochs a round; in centralised training, epochs between two validations."""
-    batch_size: Annotated[int, Field(ge=2)] = 8
-    risk_window: Annotated[int, Field(ge=2)] = 64
+    batch_size: Annotated[int, Field(ge=2, strict=True)] = 8
+    risk_window: Annotated[int, Field(ge=2, strict=True)] = 64
     """Patients that share one Cox risk set and one optimiser step."""
     ties: Literal["breslow", "efron"] = "breslow"
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Positive = 5e-4
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    momentum: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0, strict=True)] = 1e-4
     schedule: Literal["one_cycle", "constant"] = "one_cycle"
     device: str = "cpu"
 
@@ -114,19 +114,19 @@ class Blending(Section):
     method: Literal["robust", "simplex", "softmax", "uniform", "none"] = "robust"
     interval: Count = 5
     """Epochs between two checkpoints of the overfitting-to-generalisation ratio."""
-    z: Annotated[float, Field(ge=0)] = 0.5
+    z: Annotated[float, Field(ge=0, strict=True)] = 0.5
     """Standard errors by which generalisation must exceed zero (robust)."""
-    tau: Annotated[float, Field(ge=0)] = 0.01
+    tau: Annotated[float, Field(ge=0, strict=True)] = 0.01
     """Floor of the overfitting denominator, in units of the loss (robust)."""
     shrink: Fraction = 0.3
     """Share of the uniform weights (robust)."""
     floor: Fraction = 0.1
     ceiling: Fraction = 0.8
-    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    smoothing: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.5
     """Share of the previous weights kept at an update (robust)."""
     eps: Positive = 1e-6
     """Added to the squared overfitting (simplex, softmax)."""
-    bootstrap_replicates: Annotated[int, Field(ge=20)] = 100
+    bootstrap_replicates: Annotated[int, Field(ge=20, strict=True)] = 100
 
     @model_validator(mode="after")
     def _bounds_leave_room(self) -> "Blending":
@@ -138,10 +138,7 @@ class Blending(Section):
 class Federation(Section):
     """How the sites' updates become one model."""
 
-    strategy: Literal["fedavg"] = "fedavg"
     weighted_by: Literal["events", "patients"] = "events"
-    scope: Literal["global"] = "global"
-    """Where blending weights are computed."""
     min_sites: Count = 1
     """Sites without which a round cannot go on."""
     timeout_s: Positive = 3600.0
@@ -152,12 +149,12 @@ class Evaluation(Section):
     """How the model is tested."""
 
     scheme: Literal["split", "cv"] = "split"
-    train_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.70
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    train_fraction: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.70
+    validation_fraction: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.15
     """Of the whole in a split; in cross-validation its ratio to train_fraction divides each training part."""
-    folds: Annotated[int, Field(ge=2)] = 5
+    folds: Annotated[int, Field(ge=2, strict=True)] = 5
     repeats: Count = 1
-    bootstrap_replicates: Annotated[int, Field(ge=100)] = 1000
+    bootstrap_replicates: Annotated[int, Field(ge=100, strict=True)] = 1000
 
     @model_validator(mode="after")
     def _something_left_to_test(self) -> "Evaluation":
@@ -174,7 +171,7 @@ class Evaluation(Section):
 class Experiment(Section):
     """A whole experiment."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
     data: Data = Data()
     imaging: Imaging = Imaging()
     model: Model = Model()
@@ -190,14 +187,23 @@ class Experiment(Section):
                 f"blending.interval ({self.blending.interval}) must be a multiple of "
                 f"training.local_epochs ({self.training.local_epochs})"
             )
+        adaptive = self.blending.method not in ("uniform", "none")
+        if adaptive and self.blending.interval > self.training.epochs:
+            raise ValueError(
+                f"blending.interval ({self.blending.interval}) is above training.epochs ({self.training.epochs}): "
+                f"'{self.blending.method}' would never blend; shorten it, or choose 'uniform' or 'none'"
+            )
         heads = 1 + len(self.data.modalities)
         if self.blending.method == "robust" and not self.blending.floor * heads <= 1 <= self.blending.ceiling * heads:
             raise ValueError(
                 f"blending.floor and blending.ceiling must allow {heads} weights to sum to 1: "
                 f"floor at most {1 / heads:.2f}, ceiling at least {1 / heads:.2f}"
             )
-        if "image" in self.data.modalities and min(self.imaging.shape) < 16:
-            raise ValueError("imaging.shape must be at least 16 voxels along each axis for the image encoder")
+        smallest = 32 if self.model.image_encoder == "densenet121" else 16  # each halves the volume 5 or 4 times
+        if "image" in self.data.modalities and min(self.imaging.shape) < smallest:
+            raise ValueError(
+                f"imaging.shape must be at least {smallest} voxels along each axis for {self.model.image_encoder}"
+            )
         return self
 
     @property
@@ -223,7 +229,7 @@ def read_experiment(path: Path) -> Experiment:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise ConfigError(f"{path}: no such experiment file") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text; save the experiment file as UTF-8") from None

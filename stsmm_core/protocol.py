@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stsmm_core.cohort.clinical import ClinicalEncoding, ClinicalSummary
-from stsmm_core.cohort.dictionary import VARIABLES, Number
+from stsmm_core.cohort.dictionary import VARIABLES, Category, Number
 from stsmm_core.config import Experiment
 from stsmm_core.errors import StsmmError
 from stsmm_core.survival.concordance import PairCounts
@@ -41,6 +41,9 @@ REFUSAL = "refusal"
 ROUND = "server-round"
 FOLD = "fold"
 CHANNELS = "channels"
+NAME = "name"
+SCHEMA = "schema-version"
+WITHHELD_VARIABLES = "withheld"
 BLENDING = "blending-weights"
 WEIGHT = "weight"
 """How much a site's update counts in the average."""
@@ -69,45 +72,66 @@ def description_to_numbers(description: SiteDescription, experiment: Experiment)
         "patients": count(description.patients),
         "with-image": count(description.with_image),
         "events": [count(description.events[name]) for name in experiment.data.endpoints],
-    } | summary_to_numbers(description.summary, "cohort")
+    } | _summary_to_numbers(description.summary)
 
 
 def description_from_numbers(
-    numbers: Mapping[str, Any], experiment: Experiment, *, site: str, channels: Sequence[str]
+    numbers: Mapping[str, Any], identity: Mapping[str, Any], experiment: Experiment
 ) -> SiteDescription:
-    """Inverse of `description_to_numbers`."""
+    """Inverse of `description_to_numbers`, with the strings that go beside it."""
 
     def count(value: Any) -> int | None:
         return None if int(value) == WITHHELD else int(value)
 
+    site, channels, withheld = (identity.get(key) for key in (NAME, CHANNELS, WITHHELD_VARIABLES))
+    if not isinstance(site, str) or not isinstance(channels, list) or not isinstance(withheld, list):
+        raise ProtocolError("the site's name, channels or withheld variables are missing from the message")
+    if not set(withheld) <= set(experiment.data.variables):
+        raise ProtocolError("the site withholds a variable that the experiment does not ask for")
     events = _array(numbers, "events", (len(experiment.data.endpoints),))
     return SiteDescription(
         site,
-        tuple(channels),
+        tuple(str(name) for name in channels),
         count(_array(numbers, "patients", ())),
         {name: count(value) for name, value in zip(experiment.data.endpoints, events, strict=True)},
         count(_array(numbers, "with-image", ())),
-        summary_from_numbers(numbers, "cohort", experiment),
+        _summary_from_numbers(numbers, experiment),
+        tuple(withheld),
     )
 
 
-def summary_to_numbers(summary: ClinicalSummary, group: str) -> Numbers:
-    """Sums of numbers and counts of levels of a group of patients (`cohort` or `training`)."""
-    return {f"{group}.{key}": list(value) for key, value in (summary.numbers | summary.levels).items()}
+def training_sums_to_numbers(training: ClinicalSummary) -> Numbers:
+    """Sums of the continuous variables over a fold's training patients."""
+    return {f"training.{key}": list(sums) for key, sums in training.numbers.items()}
 
 
-def summary_from_numbers(numbers: Mapping[str, Any], group: str, experiment: Experiment) -> ClinicalSummary:
-    """Inverse of `summary_to_numbers`."""
+def training_sums_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> ClinicalSummary:
+    """Inverse of `training_sums_to_numbers`."""
+    return ClinicalSummary(_sums_of_numbers(numbers, "training", experiment), {})
+
+
+def _summary_to_numbers(summary: ClinicalSummary) -> Numbers:
+    return {f"cohort.{key}": list(value) for key, value in (summary.numbers | summary.levels).items()}
+
+
+def _summary_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> ClinicalSummary:
+    levels = {
+        key: tuple(_array(numbers, f"cohort.{key}", (len(variable.levels),)).tolist())
+        for key, variable in ((key, VARIABLES[key]) for key in experiment.data.variables)
+        if isinstance(variable, Category)
+    }
+    return ClinicalSummary(_sums_of_numbers(numbers, "cohort", experiment), levels)
+
+
+def _sums_of_numbers(
+    numbers: Mapping[str, Any], group: str, experiment: Experiment
+) -> dict[str, tuple[float, float, float]]:
     sums: dict[str, tuple[float, float, float]] = {}
-    levels: dict[str, tuple[float, ...]] = {}
     for key in experiment.data.variables:
-        variable = VARIABLES[key]
-        if isinstance(variable, Number):
+        if isinstance(VARIABLES[key], Number):
             n, first, second = _array(numbers, f"{group}.{key}", (3,)).tolist()
             sums[key] = (n, first, second)
-        else:
-            levels[key] = tuple(_array(numbers, f"{group}.{key}", (len(variable.levels),)).tolist())
-    return ClinicalSummary(sums, levels)
+    return sums
 
 
 # --- train and evaluate: encoding, losses ----------------------------------------------------------------------------
@@ -224,7 +248,10 @@ def _array(numbers: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> NDAr
     """A field as a finite array of the agreed shape."""
     if key not in numbers:
         raise ProtocolError(f"field '{key}' is missing from the message")
-    values = np.asarray(numbers[key], dtype=float)
+    try:
+        values = np.asarray(numbers[key], dtype=float)
+    except (TypeError, ValueError):
+        raise ProtocolError(f"field '{key}' holds something else than numbers") from None
     if values.size != int(np.prod(shape)):
         raise ProtocolError(f"field '{key}' holds {values.size} numbers, not {int(np.prod(shape))}")
     if not np.isfinite(values).all():

@@ -1,6 +1,5 @@
 """The run folder: all that a command made, and enough to repeat it."""
 
-import fcntl
 import hashlib
 import json
 import platform
@@ -9,6 +8,8 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from stsmm_core.cohort.cohort import CLINICAL_FILE, IMAGES_FOLDER, MANIFEST_FILE, Cohort
 from stsmm_core.config import Experiment, to_toml
@@ -19,10 +20,15 @@ CONFIG_FILE = "config.toml"
 VERSIONS_FILE = "versions.json"
 INPUTS_FILE = "inputs.json"
 HISTORY_FILE = "history.csv"
+HISTORY_COLUMNS = ("fold", "round", "head", "train_loss", "validation_loss", "weight")
 METRICS_FILE = "metrics.json"
 PROGRESS_FILE = "progress.json"
 FAILURE_FILE = "failure.txt"
 SERVER_FILE = "server.pid"
+LEFT_OUT_FILE = "left_out.log"
+CHECKPOINTS_FOLDER = "checkpoints"
+SITES_FOLDER = "sites"
+LOCK_FILE = ".lock"
 
 _PACKAGES = ("stsmm", "torch", "monai", "flwr", "numpy", "scipy", "pandas", "simpleitk")
 
@@ -41,28 +47,40 @@ def open_run(run: Path, experiment: Experiment, inputs: dict[str, Any]) -> Itera
     Raises:
         RunError: when the folder holds something else or is in use.
     """
-    config = run / CONFIG_FILE
-    text, wanted = to_toml(experiment), json.dumps(inputs, indent=2, sort_keys=True)
-    if not config.exists() and run.exists() and any(entry.name != ".lock" for entry in run.iterdir()):
-        raise RunError(f"{run} is not empty and is not a run of stsmm; choose another --out")
+    wanted = {
+        INPUTS_FILE: json.dumps(inputs, indent=2, sort_keys=True),
+        VERSIONS_FILE: json.dumps(software_versions(), indent=2),
+        CONFIG_FILE: to_toml(experiment),
+    }
     run.mkdir(parents=True, exist_ok=True)
-    with (run / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"{run} is in use by another stsmm command; wait for it or choose another --out") from None
-        if config.exists():
-            same = (run / INPUTS_FILE).exists() and (run / INPUTS_FILE).read_text(encoding="utf-8") == wanted
-            if config.read_text(encoding="utf-8") != text or not same:
-                raise RunError(
-                    f"{run} holds a run of another experiment or on other data; choose another --out, "
-                    "or remove the folder to start again"
-                )
-        else:
-            write_text_atomically(run / INPUTS_FILE, wanted)
-            write_text_atomically(run / VERSIONS_FILE, json.dumps(software_versions(), indent=2))
-            write_text_atomically(config, text)
-        yield
+    try:
+        with FileLock(run / LOCK_FILE, blocking=False):
+            _claim(run, wanted)
+            yield
+    except Timeout:
+        raise RunError(f"{run} is in use by another stsmm command; wait for it or choose another --out") from None
+
+
+def _claim(run: Path, wanted: dict[str, str]) -> None:
+    """Write what the run is made from, or make sure that the folder was made from the same."""
+    if not (run / CONFIG_FILE).exists():
+        strangers = [entry for entry in run.iterdir() if entry.name not in wanted and not entry.name.startswith(".")]
+        if strangers:
+            raise RunError(f"{run} is not empty and is not a run of stsmm; choose another --out")
+        for name, text in wanted.items():  # the configuration last: it makes the folder a run
+            write_text_atomically(run / name, text)
+        return
+    held = {name: (run / name).read_text(encoding="utf-8") for name in wanted}
+    if held[CONFIG_FILE] != wanted[CONFIG_FILE] or held[INPUTS_FILE] != wanted[INPUTS_FILE]:
+        raise RunError(
+            f"{run} holds a run of another experiment or on other data; choose another --out, "
+            "or remove the folder to start again"
+        )
+    if held[VERSIONS_FILE] != wanted[VERSIONS_FILE] and not (run / METRICS_FILE).exists():
+        raise RunError(
+            f"{run} was begun with other software versions ({VERSIONS_FILE} there names them), so its numbers would "
+            "mix; install those again, choose another --out, or remove the folder to start again"
+        )
 
 
 def cohort_fingerprint(cohort: Cohort) -> str:

@@ -11,7 +11,8 @@ def derive_seed(*parts: int | str) -> int:
     A run that is killed and resumed draws the same numbers because no generator has to be carried along.
     """
     entropy = [part if isinstance(part, int) else zlib.crc32(part.encode()) for part in parts]
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+    # SeedSequence pads with zeros: the number of parts keeps (1, 2) and (1, 2, 0) apart.
+    return int(np.random.SeedSequence([len(entropy), *entropy]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def generator(*parts: int | str) -> np.random.Generator:

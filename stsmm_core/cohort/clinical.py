@@ -32,17 +32,20 @@ class ClinicalSummary:
             {key: added(value, other.levels[key]) for key, value in self.levels.items()},
         )
 
-    def suppressed(self, minimum: int) -> "ClinicalSummary":
-        """The same without what rests on fewer than `minimum` patients: such sums and counts become 0.
+    def small(self, minimum: int) -> tuple[str, ...]:
+        """Variables that rest on fewer than `minimum` patients, or have a level that does."""
+        numbers = [key for key, (n, _, _) in self.numbers.items() if 0 < n < minimum]
+        levels = [key for key, counts in self.levels.items() if any(0 < count < minimum for count in counts)]
+        return (*numbers, *levels)
 
-        Where one level of a variable is small, the whole variable is withheld: the rest would tell it.
-        """
+    def suppressed(self, minimum: int) -> "ClinicalSummary":
+        """The same with zeros for `small` variables: for the whole of them, as the rest would tell a missing level."""
+        variables = self.small(minimum)
         return replace(
             self,
-            numbers={key: value if value[0] >= minimum else (0.0, 0.0, 0.0) for key, value in self.numbers.items()},
+            numbers={key: (0.0, 0.0, 0.0) if key in variables else value for key, value in self.numbers.items()},
             levels={
-                key: tuple(0.0 for _ in value) if any(0 < count < minimum for count in value) else value
-                for key, value in self.levels.items()
+                key: tuple(0.0 for _ in value) if key in variables else value for key, value in self.levels.items()
             },
         )
 
@@ -69,7 +72,8 @@ class ClinicalEncoding:
 
     Attributes:
         variables: keys, in the order of the columns.
-        moments: mean and standard deviation of each continuous variable.
+        moments: mean and standard deviation of each continuous variable; where the standard deviation is 0, the
+            training patients could not teach the variable and its column is 0 for everybody.
     """
 
     variables: tuple[str, ...]
@@ -90,7 +94,8 @@ class ClinicalEncoding:
             variable, values = VARIABLES[key], clinical[key]
             if isinstance(variable, Number):
                 mean, sd = self.moments[key]
-                columns.append((values.to_numpy(dtype=float, na_value=np.nan) - mean) / sd)
+                centred = values.to_numpy(dtype=float, na_value=np.nan) - mean
+                columns.append(centred / sd if sd > 0 else np.zeros(len(centred)))
                 columns.append(values.isna().to_numpy(dtype=float))
             else:
                 columns.extend((values == level).to_numpy(dtype=float) for level in variable.levels)
@@ -111,15 +116,31 @@ def summarise(clinical: pd.DataFrame, variables: Sequence[str]) -> ClinicalSumma
     return ClinicalSummary(numbers, levels)
 
 
-def fit_encoding(summary: ClinicalSummary, variables: Sequence[str]) -> ClinicalEncoding:
-    """The encoding of the pooled training patients, from the sum of the sites' summaries.
+def shareable_training_sums(training: ClinicalSummary, whole: ClinicalSummary, minimum: int) -> ClinicalSummary:
+    """Sums of the numbers for the encoding, where neither they nor what they leave out of the whole is a small cell.
 
-    A variable without spread (or never observed) keeps a standard deviation of 1, so that its column is 0.
+    The whole cohort's sums are shared too, so that the patients outside the training set can be had by subtraction.
+    Levels are not needed for the encoding and are not shared.
     """
+
+    def small(count: float) -> bool:
+        return 0 < count < minimum
+
+    return ClinicalSummary(
+        {
+            key: (0.0, 0.0, 0.0) if small(sums[0]) or small(whole.numbers[key][0] - sums[0]) else sums
+            for key, sums in training.numbers.items()
+        },
+        {},
+    )
+
+
+def fit_encoding(summary: ClinicalSummary, variables: Sequence[str]) -> ClinicalEncoding:
+    """The encoding of the pooled training patients, from the sum of the sites' summaries."""
     moments: dict[str, tuple[float, float]] = {}
     for key, value in summary.numbers.items():
         _, mean, sd = _moments(value)
-        moments[key] = (mean, sd if sd > 0 else 1.0)
+        moments[key] = (mean, sd)
     return ClinicalEncoding(tuple(variables), moments)
 
 

@@ -80,8 +80,6 @@ VARIABLES: dict[str, Variable] = {variable.key: variable for variable in _PAPER}
 PAPER_VARIABLES: tuple[str, ...] = tuple(variable.key for variable in _PAPER)
 """The eleven clinical variables of the paper (Methods, clinical data)."""
 
-SARCULATOR_VARIABLES: tuple[str, ...] = ("age", "size_cm", "grade", "histology")
-
 
 def endpoint_columns(endpoint: str) -> tuple[str, str]:
     """Columns of clinical.csv that hold an endpoint: time in days and event 0/1."""

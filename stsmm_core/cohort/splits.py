@@ -56,6 +56,8 @@ def _deal(rows: Rows, strata: pd.DataFrame, shares: Sequence[float], rng: np.ran
     """Deal rows, sorted by strata, so that every stretch of the order holds the shares as nearly as possible."""
     shuffled = rng.permutation(rows)
     order = shuffled[np.lexsort([strata[column].to_numpy()[shuffled] for column in reversed(strata.columns)])]
+    # Dealing starts anywhere in the order: from its head, the first ranks would never reach the smaller sets.
+    order = np.roll(order, rng.integers(len(order) + 1))
     credit = rng.uniform(size=len(shares)) * np.asarray(shares)
     owner = np.empty(len(order), dtype=np.intp)
     for position in range(len(order)):

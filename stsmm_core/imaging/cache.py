@@ -3,8 +3,6 @@
 import hashlib
 import io
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from stsmm_core.config import Imaging
 from stsmm_core.errors import CohortError, RunError
+from stsmm_core.files import write_atomically
 from stsmm_core.imaging.preprocess import PREPROCESSING_VERSION, preprocess_patient
 
 DIGEST_BYTES = hashlib.sha256().digest_size
@@ -81,15 +80,7 @@ def _store(path: Path, tensor: NDArray[np.float32]) -> None:
     np.save(buffer, tensor, allow_pickle=False)
     array = buffer.getvalue()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        try:
-            with open(descriptor, "wb") as stream:
-                stream.write(array + hashlib.sha256(array).digest())
-            os.replace(unfinished, path)
-        except BaseException:
-            os.unlink(unfinished)
-            raise
+        write_atomically(path, lambda unfinished: unfinished.write_bytes(array + hashlib.sha256(array).digest()))
     except OSError as error:
         raise RunError(
             f"{path.parent}: the image cache cannot be written ({error.strerror}); make room or choose another folder"

@@ -2,7 +2,7 @@
 
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
 from stsmm_core.config import Blending, Experiment
-from stsmm_core.report.results import Concordance, Results
+from stsmm_core.report.results import FUSION, Concordance, Results
 from stsmm_core.report.tables import total_of
 
 RELIABLE_EVENTS = 100
@@ -57,10 +57,15 @@ def honest_numbers(results: Results) -> tuple[str, ...]:
             f"The interval for {_names(unproven)} reaches 0.5 or below: this run does not show that the model ranks "
             "patients better than chance there."
         )
-    idle = [fold for fold, selected in enumerate(results.metrics.selected_rounds) if selected == 0]
+    losses = [results.series(fold, FUSION)["validation_loss"] for fold in range(results.folds)]
+    selected = results.metrics.selected_rounds
+    idle = sum(loss[number] >= loss[0] for loss, number in zip(losses, selected, strict=True))
     if idle:
-        which = "" if results.folds == 1 else f" in {len(idle)} of {results.folds} folds"
-        said.append(f"The untrained network (round 0) had the lowest validation loss{which}: training did not help.")
+        which = "" if results.folds == 1 else f" in {idle} of {results.folds} folds"
+        said.append(f"No round had a lower validation loss than the untrained network{which}: training did not help.")
+    untested = [site.site for site in results.metrics.cohorts if site.site not in results.metrics.tested_sites]
+    if untested:
+        said.append(f"Not tested, and missing from every figure above: {_names(untested)}.")
     if not measured:
         return tuple(said)
     said.append(
@@ -126,14 +131,16 @@ def _fitting(results: Results) -> str:
     training, federation = results.experiment.training, results.experiment.federation
     optimizer = f"SGD with momentum {training.momentum:g}" if training.optimizer == "sgd" else "AdamW"
     schedule = "a one-cycle schedule" if training.schedule == "one_cycle" else "a constant rate"
+    centralised = results.metrics.mode == "centralised"
+    strata = "with the patients of all sites in one risk set" if centralised else "stratified by site"
     loss = (
         "The loss is the negative log partial likelihood of the Cox model per event, summed over endpoints and "
-        f"stratified by site, with {training.ties.capitalize()}'s treatment of ties; risk sets are formed within "
+        f"{strata}, with {training.ties.capitalize()}'s treatment of ties; risk sets are formed within "
         f"windows of {training.risk_window} patients, in batches of {training.batch_size}. The optimiser is "
         f"{optimizer}, learning rate {training.learning_rate:g} with {schedule}, weight decay "
         f"{training.weight_decay:g}, for {training.epochs} epochs."
     )
-    if results.metrics.mode == "centralised":
+    if centralised:
         return f"The network was trained in one place, with the patients of all sites. {loss}"
     sites = len(results.metrics.cohorts)
     epochs = f"{training.local_epochs} local epoch{'s' if training.local_epochs > 1 else ''}"

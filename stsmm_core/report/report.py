@@ -1,6 +1,5 @@
 """The report of a run: one HTML page that holds everything it shows and opens without a network."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -11,6 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from stsmm_core.cohort.dictionary import ENDPOINTS
 from stsmm_core.config import to_toml
 from stsmm_core.errors import RunError
+from stsmm_core.files import write_text_atomically
 from stsmm_core.report import figures, prose, tables
 from stsmm_core.report.results import Results, read_results
 
@@ -38,14 +38,10 @@ def write_report(run: Path) -> Path:
     """
     page = render(read_results(run))
     target = run / REPORT_FILE
-    partial = run / f".{REPORT_FILE}.{os.getpid()}"
     try:
-        partial.write_text(page, encoding="utf-8", newline="\n")
-        os.replace(partial, target)
+        write_text_atomically(target, page)
     except OSError as error:
         raise RunError(f"{target}: cannot be written ({error.strerror}); check the folder's rights and space") from None
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 

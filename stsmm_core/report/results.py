@@ -12,13 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES, Category
 from stsmm_core.config import Experiment, parse_experiment
 from stsmm_core.errors import ConfigError, RunError
+from stsmm_core.run_folder import CONFIG_FILE, HISTORY_COLUMNS, HISTORY_FILE, METRICS_FILE, VERSIONS_FILE
 
-CONFIG_FILE = "config.toml"
-VERSIONS_FILE = "versions.json"
-HISTORY_FILE = "history.csv"
-METRICS_FILE = "metrics.json"
-
-HISTORY_COLUMNS = ("fold", "round", "head", "train_loss", "validation_loss", "weight")
 FUSION = "fusion"
 
 Count = Annotated[int, Field(ge=0)] | None
@@ -110,6 +105,7 @@ class Metrics(Record):
     test: dict[str, EndpointResult] = Field(min_length=1)
     heads: dict[str, dict[str, EndpointResult]]
     oracle: dict[str, Index | None] | None
+    tested_sites: tuple[str, ...]
     selected_rounds: tuple[RoundNumber, ...] = Field(min_length=1)
     first_blending_rounds: tuple[RoundNumber | None, ...]
     wall_s: Annotated[float, Field(ge=0)]

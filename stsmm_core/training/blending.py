@@ -97,7 +97,8 @@ def start_blending(config: Blending, heads: int) -> BlendingState:
 def _ratio(interval: Interval, config: Blending) -> Vector | None:
     """Normalised weights of an interval by the configured method, or None where it says nothing."""
     gain, overfit = interval.generalisation, interval.overfitting
-    if config.method in ("uniform", "none") or not np.isfinite([gain, overfit]).all():
+    errors = interval.generalisation_se, interval.overfitting_se
+    if config.method in ("uniform", "none") or not np.isfinite([gain, overfit, *errors]).all():
         return None
     if config.method == "softmax":
         score = gain / (overfit**2 + config.eps)
@@ -111,8 +112,9 @@ def _ratio(interval: Interval, config: Blending) -> Vector | None:
     useful = gain > 0
     if not useful.any():
         return None
-    ratio = np.zeros_like(gain)
-    ratio[useful] = gain[useful] / np.maximum(spread[useful], np.finfo(float).tiny)
+    ratio, spread = np.zeros_like(gain), np.maximum(spread[useful], np.finfo(float).tiny)
+    # Relative to the smallest spread, so that a head without any overfitting does not overflow.
+    ratio[useful] = gain[useful] * (spread.min() / spread)
     return ratio / ratio.sum()
 
 

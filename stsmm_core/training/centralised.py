@@ -35,12 +35,12 @@ class Centralised:
         """Image channels of the run."""
         return self._channels
 
-    def fit_encoding(self, fold: int) -> ClinicalEncoding:
+    def begin_fold(self, fold: int, encoding: ClinicalEncoding | None) -> ClinicalEncoding:
         """Start a fold: its encoding and its trainer on the pooled patients."""
         experiment = self._centres[0].experiment
         summary = reduce(add, (centre.summarise_training(fold) for centre in self._centres))
         self._fold = fold
-        self._encoding = fit_encoding(summary, experiment.data.variables)
+        self._encoding = encoding or fit_encoding(summary, experiment.data.variables)
         self._trainer = Trainer(
             experiment,
             self._data,

@@ -17,6 +17,13 @@ from stsmm_core.training.site_data import SiteData
 from stsmm_core.training.state import SiteState, load_predictions, save_predictions
 from stsmm_core.training.trainer import Trainer
 
+SMALLEST_SALT = 2**64
+
+
+def open_salt(seed: int) -> int:
+    """The salt of patients that have nothing to hide from who holds the seed: they lie on the same machine."""
+    return SMALLEST_SALT + seed
+
 
 @dataclass(frozen=True)
 class SiteDescription:
@@ -26,6 +33,7 @@ class SiteDescription:
         events: events an endpoint of the experiment.
         with_image: patients that have the image modality.
         summary: of all patients' variables (for the cohort table, never for training).
+        withheld: variables that the site keeps to itself; the summary has zeros there.
     """
 
     site: str
@@ -34,9 +42,10 @@ class SiteDescription:
     events: dict[str, int | None]
     with_image: int | None
     summary: ClinicalSummary
+    withheld: tuple[str, ...] = ()
 
     def suppressed(self, minimum: int) -> "SiteDescription":
-        """The same without counts from 1 to `minimum` - 1."""
+        """The same without counts from 1 to `minimum` - 1, and without variables that hold one."""
 
         def shown(count: int | None) -> int | None:
             return None if count is not None and 0 < count < minimum else count
@@ -48,16 +57,23 @@ class SiteDescription:
             {endpoint: shown(count) for endpoint, count in self.events.items()},
             shown(self.with_image),
             self.summary.suppressed(minimum),
+            self.summary.small(minimum),
         )
 
     def to_table(self) -> dict[str, Any]:
-        """A column of the cohort table."""
+        """A column of the cohort table; a withheld figure is None."""
+        variables = self.summary.to_table()
+        for key in self.withheld:
+            figures = variables[key]
+            variables[key] = dict.fromkeys(figures)
+            if "levels" in figures:
+                variables[key]["levels"] = dict.fromkeys(figures["levels"])
         return {
             "site": self.site,
             "patients": self.patients,
             "events": self.events,
             "with_image": self.with_image,
-            "variables": self.summary.to_table(),
+            "variables": variables,
         }
 
 
@@ -68,7 +84,8 @@ class Centre:
     Attributes:
         folder: the centre's own folder, for state and predictions; it holds patient identifiers and stays here.
         salt: seeds the bootstrap of the centre's test patients. It is the centre's own: someone who knows which
-            patients each replicate drew could solve the replicates for single patients.
+            patients each replicate drew could solve the replicates for single patients. At least `SMALLEST_SALT`,
+            too large to be guessed.
     """
 
     experiment: Experiment
@@ -118,7 +135,7 @@ class Centre:
     def count_pairs(self) -> list[list[PairCounts]]:
         """Concordance counts of all tested patients of this centre, [head][endpoint].
 
-        The heads see the same bootstrap samples, so that they can be compared.
+        The heads see the same bootstrap samples of patients, so that they can be compared.
         """
         risks = load_predictions(
             self.folder,
@@ -127,29 +144,21 @@ class Centre:
             heads=self.experiment.heads,
             endpoints=self.experiment.data.endpoints,
         )
-        return [self._count_pairs(head) for head in risks]
+        return [self.count_pairs_of(head) for head in risks]
 
-    def count_oracle_pairs(self, risks: np.ndarray) -> list[PairCounts]:
+    def count_pairs_of(self, risks: np.ndarray) -> list[PairCounts]:
         """Concordance counts of given risks, shape (patients, endpoints), on the tested patients, [endpoint]."""
-        tested = np.full(risks.shape, np.nan)
-        rows = np.unique(np.concatenate([fold.test for fold in self.folds]))
-        tested[rows] = risks[rows]
-        return self._count_pairs(tested)
-
-    def _count_pairs(self, risks: np.ndarray) -> list[PairCounts]:
-        counts = []
-        for endpoint, risk in enumerate(risks.T):
-            rows = np.isfinite(risk)
-            counts.append(
-                count_pairs(
-                    risk[rows],
-                    time=self.data.outcomes.time[rows, endpoint],
-                    event=self.data.outcomes.event[rows, endpoint],
-                    replicates=self.experiment.evaluation.bootstrap_replicates,
-                    rng=generator(self.salt, "bootstrap", endpoint),
-                )
+        tested = np.unique(np.concatenate([fold.test for fold in self.folds]))
+        return [
+            count_pairs(
+                risks[tested, endpoint],
+                time=self.data.outcomes.time[tested, endpoint],
+                event=self.data.outcomes.event[tested, endpoint],
+                replicates=self.experiment.evaluation.bootstrap_replicates,
+                rng=generator(self.salt, "bootstrap", self.site, endpoint),
             )
-        return counts
+            for endpoint in range(risks.shape[1])
+        ]
 
 
 def open_centre(experiment: Experiment, cohort: Cohort, data: SiteData, *, folder: Path, salt: int) -> Centre:

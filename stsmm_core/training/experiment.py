@@ -1,5 +1,6 @@
 """The course of an experiment, the same for one centre and for a federation of them."""
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,18 +15,21 @@ from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
 from stsmm_core.files import write_atomically
 from stsmm_core.model.mmnn import Weights, build_network, get_weights
+from stsmm_core.run_folder import HISTORY_COLUMNS
 from stsmm_core.training.blending import BlendingState, Interval, start_blending
 from stsmm_core.training.trainer import RoundLosses
 
 HistoryRow = dict[str, Any]
-HISTORY_COLUMNS = ("fold", "round", "head", "train_loss", "validation_loss", "weight")
 
 
 class Consortium(Protocol):
     """The centres that train together, wherever they are. One fold at a time."""
 
-    def fit_encoding(self, fold: int) -> ClinicalEncoding:
-        """Agree on the encoding of the clinical variables, from the training patients of all centres."""
+    def begin_fold(self, fold: int, encoding: ClinicalEncoding | None) -> ClinicalEncoding:
+        """Find out who takes part, and agree on the encoding of the clinical variables.
+
+        It is fitted to the training patients of all centres, once: a run that is resumed gives the one it began with.
+        """
         ...
 
     def train(self, round_number: int, weights: Weights, blending: BlendingState) -> Weights:
@@ -54,16 +58,23 @@ class Progress:
 
     Attributes:
         selected: weights of the lowest unweighted fusion validation loss so far.
+        selected_loss: that loss; infinite while no round could be compared.
+        validation_events: most events that a round's validation loss has rested on, those of all sites.
+        encoding: of the clinical variables; the weights mean nothing without it.
         first_blending_round: round whose checkpoint first changed the blending weights.
+        seconds: time spent so far, over all starts of the command.
     """
 
     round: int
     weights: Weights
     blending: BlendingState
+    encoding: ClinicalEncoding
     selected: Weights
     selected_round: int = 0
     selected_loss: float = float("inf")
+    validation_events: float = 0.0
     first_blending_round: int | None = None
+    seconds: float = 0.0
     history: tuple[HistoryRow, ...] = field(default=())
 
     def after(
@@ -78,11 +89,15 @@ class Progress:
     ) -> "Progress":
         """The state after a round's training and evaluation.
 
-        Without a single validation event there is nothing to select by, and the last round is taken.
+        Losses of different patients do not compare: a round that a site with validation events missed is not selected.
+        Where no round compares (no validation event at all, or a site always missing) the last one is taken.
         """
         loss = float(losses.validation.per_event()[0])
-        blind = not losses.validation.events[0].any()
-        better = round_number > 0 and (blind or loss < self.selected_loss)
+        events = float(losses.validation.events[0].sum())
+        everyone = max(events, self.validation_events)
+        best = self.selected_loss if everyone == self.validation_events else float("inf")
+        comparable = events == everyone > 0
+        better = round_number > 0 and (loss < best if comparable else not np.isfinite(best))
         updated = blending.updates > self.blending.updates
         return replace(
             self,
@@ -91,7 +106,8 @@ class Progress:
             blending=blending,
             selected=weights if better else self.selected,
             selected_round=round_number if better else self.selected_round,
-            selected_loss=loss if better else self.selected_loss,
+            selected_loss=loss if better and comparable else best,
+            validation_events=everyone,
             first_blending_round=round_number
             if updated and self.first_blending_round is None
             else self.first_blending_round,
@@ -130,12 +146,14 @@ def run_fold(
     Raises:
         RunError: when the validation loss is not a number.
     """
-    encoding = consortium.fit_encoding(fold)
     path = checkpoints / f"fold-{fold}.pt"
-    progress = load_progress(path) if path.exists() else _untrained(consortium, experiment, encoding, fold)
+    saved = load_progress(path) if path.exists() else None
+    encoding = consortium.begin_fold(fold, saved.encoding if saved else None)
+    progress = saved or _untrained(consortium, experiment, encoding, fold)
     if progress.round > 0:
         report(progress)
-    for round_number in range(max(progress.round + 1, 0), experiment.training.rounds + 1):
+    for round_number in range(progress.round + 1, experiment.training.rounds + 1):
+        started = time.monotonic()
         weights = progress.weights
         if round_number > 0:
             weights = consortium.train(round_number, weights, progress.blending)
@@ -149,6 +167,7 @@ def run_fold(
                 "there is nothing to learn from"
             )
         progress = progress.after(round_number, weights, losses, blending, experiment=experiment, fold=fold)
+        progress = replace(progress, seconds=progress.seconds + time.monotonic() - started)
         save_progress(progress, path)
         report(progress)
     consortium.predict(progress.selected)
@@ -176,13 +195,15 @@ def load_progress(path: Path) -> Progress:
         content[name] = {key: value.numpy() for key, value in content[name].items()}
     blending = content.pop("blending")
     content["blending"] = BlendingState(tuple(blending["weights"]), blending["updates"])
+    moments = {key: tuple(value) for key, value in content["encoding"]["moments"].items()}
+    content["encoding"] = ClinicalEncoding(tuple(content["encoding"]["variables"]), moments)
     return Progress(**content)
 
 
 def _untrained(consortium: Consortium, experiment: Experiment, encoding: ClinicalEncoding, fold: int) -> Progress:
     network = build_network(experiment, channels=consortium.channels, clinical_inputs=encoding.width, fold=fold)
     weights = get_weights(network)
-    return Progress(-1, weights, start_blending(experiment.blending, len(experiment.heads)), weights)
+    return Progress(-1, weights, start_blending(experiment.blending, len(experiment.heads)), encoding, weights)
 
 
 def _history_rows(

@@ -60,7 +60,8 @@ class LossChanges:
         """Variance of `per_event` by the delta method for a sum of ratios, shape (heads,)."""
         events = np.maximum(self.events, 1)
         gradient = np.concatenate([1 / events, -self.change / events**2], axis=1)
-        return np.einsum("ki,kij,kj->k", gradient, self.covariance, gradient)
+        # Where the ratio does not vary at all, rounding can leave a little less than 0.
+        return np.maximum(np.einsum("ki,kij,kj->k", gradient, self.covariance, gradient), 0)
 
 
 def sum_losses(outputs: Array, outcomes: Outcomes, present: NDArray[np.bool_], *, ties: Ties) -> LossSums:

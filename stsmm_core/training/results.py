@@ -1,7 +1,7 @@
 """metrics.json: what a run found, with its uncertainty."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -22,19 +22,18 @@ def make_metrics(
     mode: Literal["centralised", "federated"],
     experiment: Experiment,
     sites: Sequence[SiteDescription],
-    pairs: Sequence[Sequence[Sequence[PairCounts]]],
+    pairs: Mapping[str, Sequence[Sequence[PairCounts]]],
     folds: Sequence[Progress],
-    wall_s: float,
 ) -> dict[str, Any]:
     """Put together metrics.json.
 
     Args:
-        pairs: concordance counts, [site][head][endpoint]; pairs are compared within a site only.
+        pairs: concordance counts, [head][endpoint], of each tested site; pairs are compared within a site only.
     """
     endpoints = experiment.data.endpoints
     heads = {
         name: {
-            endpoint: {"harrell_c": _concordance(total([site[head][column] for site in pairs]))}
+            endpoint: {"harrell_c": _concordance(total([site[head][column] for site in pairs.values()]))}
             for column, endpoint in enumerate(endpoints)
         }
         for head, name in enumerate(experiment.heads)
@@ -45,9 +44,10 @@ def make_metrics(
         "test": heads["fusion"],
         "heads": heads,
         "oracle": None,
+        "tested_sites": sorted(pairs),
         "selected_rounds": [fold.selected_round for fold in folds],
         "first_blending_rounds": [fold.first_blending_round for fold in folds],
-        "wall_s": round(wall_s, 1),
+        "wall_s": round(sum(fold.seconds for fold in folds), 1),
         "rounds": experiment.training.rounds,
     }
 
@@ -69,7 +69,7 @@ def oracle_concordance(centres: Sequence[Centre]) -> dict[str, float | None] | N
     for centre in centres:
         oracle = pd.read_csv(centre.cohort.root / ORACLE_FILE, dtype={PATIENT_ID: str}).set_index(PATIENT_ID)
         risks = oracle.loc[list(centre.data.patients), list(endpoints)].to_numpy()
-        counts.append(centre.count_oracle_pairs(risks))
+        counts.append(centre.count_pairs_of(risks))
     return {
         endpoint: concordance(total([site[column] for site in counts])).value
         for column, endpoint in enumerate(endpoints)

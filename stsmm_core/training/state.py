@@ -94,7 +94,13 @@ def load_predictions(
         Shape (heads, patients, endpoints).
     """
     tables = [
-        pd.read_csv(folder / f"predictions-{fold}.csv", dtype={PATIENT_ID: str}, float_precision="round_trip")
+        pd.read_csv(
+            folder / f"predictions-{fold}.csv",
+            dtype={PATIENT_ID: str},
+            float_precision="round_trip",
+            keep_default_na=False,  # a patient may be called NA
+            na_values={endpoint: [""] for endpoint in endpoints},
+        )
         for fold in range(folds)
     ]
     mean = pd.concat(tables).groupby(["head", PATIENT_ID])[list(endpoints)].mean()

@@ -18,12 +18,9 @@ def print_results(console: Console, metrics: dict[str, Any], report: Path) -> No
     for endpoint in metrics["test"]:
         for head, figures in metrics["heads"].items():
             c = figures[endpoint]["harrell_c"]
-            value = (
-                f"[bold]{c['value']:.3f}[/bold] \\[{c['ci_low']:.3f}, {c['ci_high']:.3f}]"
-                if c["value"] is not None
-                else c["reason"]
-            )
-            row = [endpoint, head, value, str(c["n"]), str(c["events"]), str(c["pairs"])]
+            value = [] if c["value"] is None else [f"[bold]{c['value']:.3f}[/bold]"]
+            value += [c["reason"] if c["ci_low"] is None else f"\\[{c['ci_low']:.3f}, {c['ci_high']:.3f}]"]
+            row = [endpoint, head, " ".join(value), str(c["n"]), str(c["events"]), str(c["pairs"])]
             if oracle is not None:
                 row.append(f"{oracle[endpoint]:.3f}" if head == "fusion" and oracle[endpoint] is not None else "")
             table.add_row(*row)

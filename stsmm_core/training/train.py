@@ -1,16 +1,24 @@
 """Centralised training from start to report."""
 
-import time
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from stsmm_core.config import read_experiment
+from stsmm_core.cohort.cohort import Cohort
+from stsmm_core.config import Experiment, read_experiment
 from stsmm_core.report.report import write_report
-from stsmm_core.run_folder import HISTORY_FILE, METRICS_FILE, describe_inputs, open_run
+from stsmm_core.run_folder import (
+    CHECKPOINTS_FOLDER,
+    HISTORY_FILE,
+    METRICS_FILE,
+    SITES_FOLDER,
+    describe_inputs,
+    open_run,
+)
 from stsmm_core.training.centralised import Centralised
-from stsmm_core.training.centre import open_centre
+from stsmm_core.training.centre import open_centre, open_salt
 from stsmm_core.training.experiment import run_fold, write_history
 from stsmm_core.training.inputs import open_cohorts
 from stsmm_core.training.progress import progress_bar
@@ -25,34 +33,36 @@ def train_run(console: Console, config: Path, cohort: Sequence[Path], out: Path,
     Raises:
         StsmmError: when the experiment, the cohorts or the run folder cannot be used.
     """
-    started = time.monotonic()
     experiment = read_experiment(config)
     cohorts = open_cohorts(cohort)
     with open_run(out, experiment, describe_inputs("centralised", cohorts)):
-        images = cache or out / "cache"
-        patients = sum(len(each.patients) for each in cohorts)
-        centres = []
-        with progress_bar(console, "Reading patients", patients) as bar:
-            for each in cohorts:
-                data = load_site_data(each, experiment, cache=images, advance=bar.advance)
-                folder = out / "sites" / each.manifest.site
-                centres.append(open_centre(experiment, each, data, folder=folder, salt=experiment.seed))
-        consortium = Centralised(centres, out / "state")
-        folds = []
-        for fold in range(experiment.evaluation.runs):
-            title = f"Training model {fold + 1} of {experiment.evaluation.runs}"
-            with progress_bar(console, title, experiment.training.rounds) as bar:
-                checkpoints = out / "checkpoints"
-                folds.append(run_fold(consortium, experiment, fold, checkpoints=checkpoints, report=bar.show_round))
-        write_history(folds, out / HISTORY_FILE)
-        metrics = make_metrics(
-            mode="centralised",
-            experiment=experiment,
-            sites=[centre.describe() for centre in centres],
-            pairs=[centre.count_pairs() for centre in centres],
-            folds=folds,
-            wall_s=time.monotonic() - started,
-        )
-        metrics["oracle"] = oracle_concordance(centres)
-        write_metrics(metrics, out / METRICS_FILE)
+        if not (out / METRICS_FILE).exists():
+            _train(console, experiment, cohorts, out, cache=cache or out / "cache")
+        metrics = json.loads((out / METRICS_FILE).read_text(encoding="utf-8"))
         print_results(console, metrics, write_report(out))
+
+
+def _train(console: Console, experiment: Experiment, cohorts: Sequence[Cohort], out: Path, *, cache: Path) -> None:
+    centres = []
+    with progress_bar(console, "Reading patients", sum(len(each.patients) for each in cohorts)) as bar:
+        for each in cohorts:
+            data = load_site_data(each, experiment, cache=cache, advance=bar.advance)
+            folder = out / SITES_FOLDER / each.manifest.site
+            centres.append(open_centre(experiment, each, data, folder=folder, salt=open_salt(experiment.seed)))
+    consortium = Centralised(centres, out / "state")
+    folds = []
+    for fold in range(experiment.evaluation.runs):
+        title = f"Training model {fold + 1} of {experiment.evaluation.runs}"
+        with progress_bar(console, title, experiment.training.rounds) as bar:
+            checkpoints = out / CHECKPOINTS_FOLDER
+            folds.append(run_fold(consortium, experiment, fold, checkpoints=checkpoints, report=bar.show_round))
+    write_history(folds, out / HISTORY_FILE)
+    metrics = make_metrics(
+        mode="centralised",
+        experiment=experiment,
+        sites=[centre.describe() for centre in centres],
+        pairs={centre.site: centre.count_pairs() for centre in centres},
+        folds=folds,
+    )
+    metrics["oracle"] = oracle_concordance(centres)
+    write_metrics(metrics, out / METRICS_FILE)

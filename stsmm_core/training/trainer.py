@@ -120,8 +120,9 @@ class Trainer:
         for epoch in range(training.local_epochs):
             windows = self._windows(rows, round_number, epoch)
             for number, window in enumerate(windows):
-                done = (round_number - 1) * training.local_epochs + epoch + number / len(windows)
-                rate = learning_rate(done / training.epochs, peak=training.learning_rate, schedule=training.schedule)
+                step = ((round_number - 1) * training.local_epochs + epoch) * len(windows) + number
+                progress = step / max(training.epochs * len(windows) - 1, 1)
+                rate = learning_rate(progress, peak=training.learning_rate, schedule=training.schedule)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 if np.nansum(self._data.outcomes.event[window]) == 0:
@@ -233,7 +234,7 @@ class Trainer:
         batch = self._batch(rows)
         if "image" in batch:
             images = batch["image"]
-            draws = torch.Generator().manual_seed(seed)
+            draws = torch.Generator().manual_seed(derive_seed(seed, "augmentation"))
             augmented = augment(images.values, self._experiment.imaging.augmentation, draws)
             batch["image"] = ModalityBatch(augmented, images.present)
         return self._network(batch)

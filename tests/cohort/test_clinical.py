@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stsmm_core.cohort.clinical import ClinicalEncoding, ClinicalSummary, fit_encoding, summarise
-from stsmm_core.cohort.dictionary import PAPER_VARIABLES, SARCULATOR_VARIABLES, VARIABLES, Category, Number
+from stsmm_core.cohort.dictionary import PAPER_VARIABLES, VARIABLES, Category, Number
 
+SOME_VARIABLES = ("age", "size_cm", "grade", "histology")
 NUMBERS = [key for key in PAPER_VARIABLES if isinstance(VARIABLES[key], Number)]
 CATEGORIES = [key for key in PAPER_VARIABLES if isinstance(VARIABLES[key], Category)]
 
@@ -66,8 +67,8 @@ def test_summary_counts_only_what_is_known():
 
 
 def test_only_the_asked_variables_are_summarised():
-    summary = summarise(table(10, 0), SARCULATOR_VARIABLES)
-    assert set(summary.numbers) | set(summary.levels) == set(SARCULATOR_VARIABLES)
+    summary = summarise(table(10, 0), SOME_VARIABLES)
+    assert set(summary.numbers) | set(summary.levels) == set(SOME_VARIABLES)
 
 
 def test_encoded_columns_are_those_of_pandas():
@@ -87,7 +88,7 @@ def test_encoded_columns_are_those_of_pandas():
     assert encoded.shape == (40, encoding.width)
 
 
-@pytest.mark.parametrize("variables", [PAPER_VARIABLES, SARCULATOR_VARIABLES, ("sex",), ("age",), ("grade", "age")])
+@pytest.mark.parametrize("variables", [PAPER_VARIABLES, SOME_VARIABLES, ("sex",), ("age",), ("grade", "age")])
 def test_width_is_the_number_of_columns(variables):
     clinical = table(6, 2)
     encoding = fit_encoding(summarise(clinical, variables), variables)
@@ -150,13 +151,19 @@ def test_encoding_uses_the_training_moments_for_every_table():
 
 def test_numbers_of_too_few_patients_are_suppressed():
     summary = ClinicalSummary({"age": (4.0, 200.0, 10100.0), "size_cm": (5.0, 40.0, 330.0)}, {})
+    assert summary.small(5) == ("age",)
     assert summary.suppressed(5).numbers == {"age": (0.0, 0.0, 0.0), "size_cm": (5.0, 40.0, 330.0)}
 
 
 def test_a_small_level_withholds_its_whole_variable():
     levels = {"sex": (20.0, 4.0), "grade": (5.0, 0.0, 19.0), "depth": (0.0, 0.0)}
-    shown = ClinicalSummary({}, levels).suppressed(5).levels
-    assert shown == {"sex": (0.0, 0.0), "grade": (5.0, 0.0, 19.0), "depth": (0.0, 0.0)}
+    summary = ClinicalSummary({}, levels)
+    assert summary.small(5) == ("sex",)
+    assert summary.suppressed(5).levels == {
+        "sex": (0.0, 0.0),
+        "grade": (5.0, 0.0, 19.0),
+        "depth": (0.0, 0.0),
+    }
 
 
 @settings(deadline=None, max_examples=40)

@@ -111,7 +111,7 @@ def federate(monkeypatch):
             virtual_centres(open_cohorts(cohorts), centres, seed=experiment.seed),
             out,
             cache=out.parent / "cache",
-            seed=experiment.seed,
+            experiment=experiment,
         )
         monkeypatch.setenv(protocol.SITES_VARIABLE, str(sites[0].parent))
         monkeypatch.setenv(protocol.RUN_VARIABLE, str(out))

@@ -94,11 +94,10 @@ def test_higher_risk_is_worse():
 @settings(deadline=None, max_examples=60)
 @given(patients(), patients(), patients())
 def test_strata_add_up(first, second, third):
-    strata = [
-        count(*drawn, replicates=5, rng=np.random.default_rng(k)) for k, drawn in enumerate((first, second, third))
-    ]
+    sites = (first, second, third)
+    strata = [count(*drawn, replicates=5, rng=np.random.default_rng(seed)) for seed, drawn in enumerate(sites)]
     together = total(strata)
-    pairs = [naive_pairs(*drawn) for drawn in (first, second, third)]
+    pairs = [naive_pairs(*drawn) for drawn in sites]
     assert together.concordant == sum(concordant for concordant, _ in pairs)
     assert together.comparable == sum(comparable for _, comparable in pairs)
     assert together.patients == sum(len(drawn[0]) for drawn in sites)
@@ -193,13 +192,30 @@ def test_patients_without_a_time_are_left_out():
     with_unknown = count([3, np.nan, 1, 9, 2], [1, np.nan, 2, np.nan, 3], [1, np.nan, 1, np.nan, 0], replicates=20)
     assert (with_unknown.concordant, with_unknown.comparable) == (full.concordant, full.comparable)
     assert (with_unknown.patients, with_unknown.events) == (3, 2)
-    np.testing.assert_array_equal(with_unknown.comparable_replicates, full.comparable_replicates)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_risk_that_is_no_number_is_refused(value):
-    with pytest.raises(ValueError, match="risk holds a value that is not a number"):
-        count([1, value], [1, 2], [1, 0])
+def test_patients_without_a_risk_are_left_out_and_the_samples_stay_the_same():
+    risk, time, event = np.array([3.0, 1, 2, 5]), [1, 2, 3, 4], [1, 1, 0, 1]
+    some = np.array([3.0, 1, np.nan, 5])
+    # Samples in which the third patient was not drawn must give the same counts with and without its risk.
+    rng = np.random.default_rng(0)
+    absent = rng.multinomial(4, np.full(4, 1 / 4), size=50)[:, 2] == 0
+    assert absent.any()
+    whole, part = (count(each, time, event, replicates=50, rng=np.random.default_rng(0)) for each in (risk, some))
+    assert part.patients == 3
+    np.testing.assert_array_equal(whole.comparable_replicates[absent], part.comparable_replicates[absent])
+
+
+def test_an_infinite_risk_is_refused():
+    with pytest.raises(ValueError, match="risk holds an infinite value"):
+        count([1, np.inf], [1, 2], [1, 0])
+
+
+def test_patients_all_in_order_have_no_interval():
+    """One event, ranked first: every bootstrap sample says 1, which is no certainty."""
+    result = concordance(count([5, 1, 2, 3], [1, 2, 3, 4], [1, 0, 0, 0], replicates=200))
+    assert (result.value, result.ci_low, result.ci_high) == (1, None, None)
+    assert result.reason == "too few events for an interval"
 
 
 def test_the_same_generator_draws_the_same_replicates():

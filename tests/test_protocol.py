@@ -1,0 +1,283 @@
+"""What crosses the wire comes back as it was, through Flower's own records, and what does not fit is named."""
+
+import math
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+
+from stsmm_core import protocol
+from stsmm_core.cohort.clinical import ClinicalEncoding, ClinicalSummary
+from stsmm_core.cohort.dictionary import VARIABLES, Category, Number
+from stsmm_core.config import Data, Evaluation, Experiment
+from stsmm_core.protocol import ProtocolError
+from stsmm_core.survival.concordance import PairCounts
+from stsmm_core.training.centre import SiteDescription
+from stsmm_core.training.losses import LossChanges, LossSums
+from stsmm_core.training.trainer import RoundLosses
+
+EXPERIMENT = Experiment(evaluation=Evaluation(bootstrap_replicates=100))
+HEADS, ENDPOINTS = len(EXPERIMENT.heads), len(EXPERIMENT.data.endpoints)
+CHECKPOINT, BETWEEN = 5, 3
+
+
+def over_the_wire(numbers, record=MetricRecord):
+    """Through a Flower record and its serialised form."""
+    sent = recorddict_to_proto(RecordDict({"numbers": record(numbers)}))
+    received = recorddict_from_proto(type(sent).FromString(sent.SerializeToString()))
+    return received["numbers"]
+
+
+def directly(numbers):
+    return numbers
+
+
+def an_encoding():
+    numbers = [key for key in EXPERIMENT.data.variables if isinstance(VARIABLES[key], Number)]
+    moments = {key: (10.0 / (place + 3), place / 7) for place, key in enumerate(numbers)}
+    return ClinicalEncoding(EXPERIMENT.data.variables, moments)
+
+
+def a_summary(seed=0):
+    rng = np.random.default_rng(seed)
+    numbers, levels = {}, {}
+    for key in EXPERIMENT.data.variables:
+        variable = VARIABLES[key]
+        if isinstance(variable, Category):
+            levels[key] = tuple(float(count) for count in rng.integers(0, 50, size=len(variable.levels)))
+        else:
+            numbers[key] = (float(rng.integers(1, 50)), *rng.uniform(0, 1e6, size=2).tolist())
+    return ClinicalSummary(numbers, levels)
+
+
+def a_description(**changes):
+    return SiteDescription(
+        **{
+            "site": "north",
+            "channels": ("t1", "t2"),
+            "patients": 57,
+            "events": {"os": 12, "dm": None},
+            "with_image": 0,
+            "summary": a_summary(),
+            "withheld": ("sex",),
+        }
+        | changes
+    )
+
+
+def identity_of(description):
+    """The strings that go beside the numbers of a description."""
+    return {
+        protocol.NAME: description.site,
+        protocol.CHANNELS: list(description.channels),
+        protocol.WITHHELD_VARIABLES: list(description.withheld),
+    }
+
+
+def some_losses(checkpoint, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = HEADS, ENDPOINTS
+
+    def sums():
+        return LossSums(rng.normal(size=shape), rng.integers(0, 9, size=shape).astype(float))
+
+    def changes():
+        covariance = rng.normal(size=(HEADS, 2 * ENDPOINTS, 2 * ENDPOINTS))
+        return LossChanges(rng.normal(size=shape), rng.integers(0, 9, size=shape).astype(float), covariance)
+
+    return RoundLosses(sums(), sums(), changes(), changes()) if checkpoint else RoundLosses(sums())
+
+
+def some_pairs(seed=0):
+    rng = np.random.default_rng(seed)
+
+    def counts():
+        replicates = rng.integers(0, 99, size=(2, EXPERIMENT.evaluation.bootstrap_replicates)).astype(float)
+        patients, events = rng.integers(0, 99, size=2).tolist()
+        return PairCounts(float(rng.integers(99)) / 2, float(rng.integers(99)), *replicates, patients, events)
+
+    return [[counts() for _ in range(ENDPOINTS)] for _ in range(HEADS)]
+
+
+def assert_equal(one, other):
+    """Equal dataclasses, arrays included, types of scalars too."""
+    if isinstance(one, np.ndarray):
+        np.testing.assert_array_equal(one, other)
+        assert one.shape == other.shape
+    elif hasattr(one, "__dataclass_fields__"):
+        assert type(one) is type(other)
+        for name in one.__dataclass_fields__:
+            assert_equal(getattr(one, name), getattr(other, name))
+    elif isinstance(one, list):
+        for each, its in zip(one, other, strict=True):
+            assert_equal(each, its)
+    else:
+        assert one == other
+        assert type(one) is type(other)
+
+
+carriers = pytest.mark.parametrize(
+    "carry",
+    [directly, over_the_wire, lambda numbers: over_the_wire(numbers, ConfigRecord)],
+    ids=["directly", "metrics", "config"],
+)
+
+
+@carriers
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"patients": None, "with_image": 33, "events": {"os": 0, "dm": 5}},
+        {"channels": ()},
+        {"withheld": ()},
+        {"withheld": ("age", "grade")},
+    ],
+)
+def test_description(carry, changes):
+    description = a_description(**changes)
+    numbers = carry(protocol.description_to_numbers(description, EXPERIMENT))
+    identity = over_the_wire(identity_of(description), ConfigRecord)
+    assert_equal(protocol.description_from_numbers(numbers, identity, EXPERIMENT), description)
+
+
+@pytest.mark.parametrize("key", [protocol.NAME, protocol.CHANNELS, protocol.WITHHELD_VARIABLES])
+@pytest.mark.parametrize("value", [None, 3])
+def test_a_site_that_does_not_say_who_it_is_is_refused(key, value):
+    identity = identity_of(a_description()) | {key: value}
+    numbers = protocol.description_to_numbers(a_description(), EXPERIMENT)
+    with pytest.raises(ProtocolError, match="name, channels or withheld variables"):
+        protocol.description_from_numbers(numbers, identity, EXPERIMENT)
+
+
+def test_a_site_cannot_withhold_what_nobody_asked_for():
+    identity = identity_of(a_description(withheld=("age", "shoe_size")))
+    numbers = protocol.description_to_numbers(a_description(), EXPERIMENT)
+    with pytest.raises(ProtocolError, match="withholds a variable that the experiment does not ask for"):
+        protocol.description_from_numbers(numbers, identity, EXPERIMENT)
+
+
+@carriers
+def test_summaries_of_two_groups_share_a_record(carry):
+    cohort, training = a_summary(1), a_summary(2)
+    numbers = carry(protocol.summary_to_numbers(cohort, "cohort") | protocol.summary_to_numbers(training, "training"))
+    assert_equal(protocol.summary_from_numbers(numbers, "cohort", EXPERIMENT), cohort)
+    assert_equal(protocol.summary_from_numbers(numbers, "training", EXPERIMENT), training)
+
+
+@carriers
+def test_encoding(carry):
+    encoding = an_encoding()
+    assert_equal(protocol.encoding_from_numbers(carry(protocol.encoding_to_numbers(encoding)), EXPERIMENT), encoding)
+
+
+def test_encoding_of_other_variables():
+    experiment = Experiment(data=Data(variables=("grade", "volume_cm3")))
+    encoding = ClinicalEncoding(("grade", "volume_cm3"), {"volume_cm3": (1.5, 0.0)})
+    numbers = protocol.encoding_to_numbers(encoding)
+    assert list(numbers) == ["encoding.volume_cm3"]
+    assert_equal(protocol.encoding_from_numbers(numbers, experiment), encoding)
+
+
+@carriers
+@pytest.mark.parametrize("round_number", [0, BETWEEN, CHECKPOINT])
+def test_losses(carry, round_number):
+    losses = some_losses(EXPERIMENT.is_checkpoint(round_number))
+    numbers = carry(protocol.losses_to_numbers(losses))
+    read = protocol.losses_from_numbers(numbers, EXPERIMENT, round_number)
+    assert (read.train is None) == (round_number == BETWEEN)
+    assert_equal(read.validation, losses.validation)
+    for name in ("train", "validation_change", "train_change"):
+        if round_number != BETWEEN:
+            assert_equal(getattr(read, name), getattr(losses, name))
+        else:
+            assert getattr(read, name) is None
+
+
+@carriers
+def test_pairs(carry):
+    pairs = some_pairs()
+    assert_equal(protocol.pairs_from_numbers(carry(protocol.pairs_to_numbers(pairs)), EXPERIMENT), pairs)
+
+
+MESSAGES = {
+    "description": (
+        protocol.description_to_numbers(a_description(), EXPERIMENT),
+        lambda numbers: protocol.description_from_numbers(numbers, identity_of(a_description()), EXPERIMENT),
+    ),
+    "summary": (
+        protocol.summary_to_numbers(a_summary(), "training"),
+        lambda numbers: protocol.summary_from_numbers(numbers, "training", EXPERIMENT),
+    ),
+    "encoding": (
+        protocol.encoding_to_numbers(an_encoding()),
+        lambda numbers: protocol.encoding_from_numbers(numbers, EXPERIMENT),
+    ),
+    "losses": (
+        protocol.losses_to_numbers(some_losses(checkpoint=True)),
+        lambda numbers: protocol.losses_from_numbers(numbers, EXPERIMENT, CHECKPOINT),
+    ),
+    "pairs": (
+        protocol.pairs_to_numbers(some_pairs()),
+        lambda numbers: protocol.pairs_from_numbers(numbers, EXPERIMENT),
+    ),
+}
+FIELDS = [(message, field) for message, (numbers, _) in MESSAGES.items() for field in numbers]
+
+
+def refusal(message, field, value):
+    numbers, read = MESSAGES[message]
+    numbers = dict(numbers)
+    del numbers[field]
+    if value is not None:
+        numbers[field] = value
+    with pytest.raises(ProtocolError) as caught:
+        read(numbers)
+    assert f"'{field}'" in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("message", "field"), FIELDS)
+def test_every_missing_field_is_named(message, field):
+    assert "missing" in refusal(message, field, None)
+
+
+@pytest.mark.parametrize(("message", "field"), FIELDS)
+def test_every_field_of_wrong_length_is_named(message, field):
+    value = MESSAGES[message][0][field]
+    longer = [value, value] if not isinstance(value, list) else [*value, value[0]]
+    assert f"holds {len(longer)} numbers" in refusal(message, field, longer)
+    assert "holds 0 numbers" in refusal(message, field, [])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("message", "field"), FIELDS)
+def test_every_field_that_is_not_finite_is_named(message, field, bad):
+    value = MESSAGES[message][0][field]
+    spoilt = [*value[:-1], bad] if isinstance(value, list) else bad
+    assert "not a number" in refusal(message, field, spoilt)
+
+
+@pytest.mark.parametrize("bad", ["many", b"\x00", ["a", "b"]])
+@pytest.mark.parametrize(("message", "field"), [("encoding", "encoding.age"), ("description", "patients")])
+def test_a_field_of_text_is_named(message, field, bad):
+    refusal(message, field, bad)
+
+
+def test_a_checkpoint_reply_without_training_losses_is_refused():
+    numbers = protocol.losses_to_numbers(some_losses(checkpoint=False))
+    with pytest.raises(ProtocolError, match=r"'train\.loss' is missing"):
+        protocol.losses_from_numbers(numbers, EXPERIMENT, CHECKPOINT)
+
+
+def test_a_site_with_another_number_of_heads_is_refused():
+    other = Experiment(data=Data(modalities=("clinical",)))
+    numbers = protocol.losses_to_numbers(some_losses(checkpoint=True))
+    with pytest.raises(ProtocolError, match=r"'validation\.loss' holds 6 numbers, not 4"):
+        protocol.losses_from_numbers(numbers, other, CHECKPOINT)
+
+
+def test_withheld_counts_are_told_from_zero():
+    numbers = protocol.description_to_numbers(a_description(patients=0, with_image=None), EXPERIMENT)
+    assert (numbers["patients"], numbers["with-image"], numbers["events"]) == (0, protocol.WITHHELD, [12, -1])
