@@ -63,8 +63,9 @@ def _answer(message: Message, context: Context, answer: Callable[[Site, Centre],
         try:
             content = answer(*open_site(site_file, str(context.run_config[protocol.EXPERIMENT])))
         except Exception as error:
-            content = _refusal(next((said for kind, said in _SAFE_SENTENCES if isinstance(error, kind)), _UNEXPECTED))
-            site_log(site_file).exception("refused: %s", error)
+            known = next((said for kind, said in _SAFE_SENTENCES if isinstance(error, kind)), None)
+            content = _refusal(known or _UNEXPECTED)
+            site_log(site_file).error("refused: %s", error, exc_info=known is None)
     except Exception:
         # Not even the log could be written. The text of the error may name a patient or a path: it stays here.
         content = _refusal(_UNEXPECTED)

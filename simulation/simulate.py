@@ -34,6 +34,7 @@ from stsmm_core.training.inputs import open_cohorts
 from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.results import oracle_concordance, write_metrics
 from stsmm_core.training.summary import print_results
+from stsmm_core.training.trainer import available_device
 
 POLL_S = 0.5
 START_S = 120.0
@@ -48,6 +49,7 @@ def simulate_run(
         StsmmError: when the experiment, the cohorts or the run cannot be used, or the run fails.
     """
     experiment = read_experiment(config)
+    available_device(experiment.training.device)
     virtual = virtual_centres(open_cohorts(cohorts), centres, seed=experiment.seed)
     with open_run(out, experiment, describe_inputs("federated", virtual)):
         sites = write_sites(virtual, out, cache=(cache or out / "cache").resolve(), experiment=experiment)

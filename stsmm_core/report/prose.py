@@ -65,7 +65,7 @@ def honest_numbers(results: Results) -> tuple[str, ...]:
         said.append(f"No round had a lower validation loss than the untrained network{which}: training did not help.")
     untested = [site.site for site in results.metrics.cohorts if site.site not in results.metrics.tested_sites]
     if untested:
-        said.append(f"Not tested, and missing from every figure above: {_names(untested)}.")
+        said.append(f"Not tested, and missing from every figure above: {', '.join(untested)}.")
     if not measured:
         return tuple(said)
     said.append(

@@ -3,11 +3,15 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord
 
 from stsmm_core import protocol
 from stsmm_core.errors import RunError
+from stsmm_core.protocol import losses_from_numbers
+from stsmm_core.training.blending import start_blending
+from stsmm_core.training.experiment import blend
 
 
 def replace_arrays(reply, change):
@@ -69,22 +73,45 @@ def test_bad_updates_are_left_out_and_the_run_goes_on(experiment, cohorts, feder
     assert metrics["test"]["os"]["harrell_c"]["n"] > 0
 
 
-def test_a_site_that_drops_out_of_a_checkpoint_does_not_move_the_blending(experiment, cohorts, federate, tmp_path):
-    """Changes are taken on the same patients at both ends, so a missing site is no change of the loss."""
-    import pandas as pd
+def test_a_site_that_misses_a_checkpoint_is_no_change_of_the_loss(experiment, cohorts, federate, tmp_path):
+    """Changes are taken on the same patients at both ends: a site seen at one end only contributes nothing."""
+    sums = []
 
     def deliver(site, message, answer):
-        gone = site == 0 and message.metadata.message_type == "evaluate"
-        round_number = message.content.config_records[protocol.CONFIG].get(protocol.ROUND)
-        if gone and round_number == 2:
-            return Message(Error(code=3, reason="node unavailable at /home/x"), reply_to=message)
+        reply = answer()
+        if message.metadata.message_type == "evaluate":
+            round_number = message.content.config_records[protocol.CONFIG][protocol.ROUND]
+            sums.append((round_number, site, reply.content.metric_records[protocol.METRICS]))
+            if site == 0 and round_number == 2:
+                return Message(Error(code=3, reason="node unavailable at /home/x"), reply_to=message)
+        return reply
+
+    federate(experiment, [cohorts], tmp_path / "run", deliver=deliver)
+    assert (tmp_path / "run" / "left_out.log").read_text() == "site_1: round 2: no answer (Flower error 3)\n"
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    replies = {site: numbers for round_number, site, numbers in sums if round_number == 2}
+    present = [losses_from_numbers(replies[site], experiment, 2) for site in (1, 2)]
+    expected = blend(start_blending(experiment.blending, 3), present[0] + present[1], experiment)
+    assert history[history["round"] == 2]["weight"].tolist() == pytest.approx(expected.weights)
+    assert metrics_round(tmp_path / "run") in (1, 3, 4)  # the loss of round 2 rests on other patients
+
+
+def metrics_round(run):
+    return json.loads((run / "metrics.json").read_text())["selected_rounds"][0]
+
+
+def test_a_site_whose_sets_are_below_its_minimum_does_not_take_part(experiment, cohorts, federate, tmp_path):
+    def deliver(site, message, answer):
+        if site == 0 and message.metadata.message_type == "query":
+            file = tmp_path / "run" / "sites" / "0.toml"
+            file.write_text(file.read_text().replace("min_cell_size = 1", "min_cell_size = 10"))
         return answer()
 
     federate(experiment, [cohorts], tmp_path / "run", deliver=deliver)
-    history = pd.read_csv(tmp_path / "run" / "history.csv")
-    assert np.isfinite(history["validation_loss"]).all()
     log = (tmp_path / "run" / "left_out.log").read_text()
-    assert log == "site_1: round 2: no answer (Flower error 3)\n"
+    assert "refused: the experiment leaves a set of fewer patients than the site's minimum cell size" in log
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["tested_sites"] == ["site_2", "site_3"]
 
 
 def test_too_few_sites_stop_the_run_with_a_reason(experiment, cohorts, federate, tmp_path):

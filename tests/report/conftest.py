@@ -98,7 +98,7 @@ def federated_metrics() -> dict[str, Any]:
             "clinical": {"os": concordance(0.6907, 0.5903, 0.7804), "dm": concordance(0.6418, 0.5302, 0.7406)},
         },
         "oracle": {"os": 0.7832, "dm": 0.7714},
-        "tested_sites": TESTED,
+        "tested_sites": ["site_1", "Hôpital <b>& Cie</b>", "site_3"],
         "selected_rounds": [7],
         "first_blending_rounds": [2],
         "wall_s": 93.2,
@@ -116,8 +116,8 @@ def metrics() -> dict[str, Any]:
 def write(tmp_path: Path) -> Callable[..., Path]:
     """Write a run folder from metrics and return it."""
 
-    def folder(metrics: dict[str, Any], **options: Any) -> Path:
-        return write_run(tmp_path / "run_of_a_test", metrics, **options)
+    def folder(metrics: dict[str, Any], name: str = "run_of_a_test", **options: Any) -> Path:
+        return write_run(tmp_path / name, metrics, **options)
 
     return folder
 
@@ -142,7 +142,7 @@ def cv_run(write: Callable[..., Path]) -> Path:
         "mode": "centralised",
         "cohorts": [site("sts_public", 71)],
         "oracle": None,
-        "tested_sites": TESTED,
+        "tested_sites": ["sts_public"],
         "selected_rounds": [7, 9, 3, 12, 8],
         "first_blending_rounds": [2, 4, None, 2, 6],
         "wall_s": 4000.0,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pandas as pd
 import pytest
 
 from stsmm_core.errors import RunError
-from stsmm_core.report import report
 from stsmm_core.report.report import write_report
 
 
@@ -200,11 +200,24 @@ def test_cross_validation_reports_every_fold(cv_run: Path) -> None:
 
 
 def test_untrained_network_selected_is_said(metrics: dict[str, Any], write: Callable[..., Path]) -> None:
-    metrics["selected_rounds"] = [0]
+    run = write(metrics)
+    history = pd.read_csv(run / "history.csv")
+    history.loc[history["round"] == 0, "validation_loss"] = 0.0
+    history.to_csv(run / "history.csv", index=False)
+
+    page = Page(write_report(run))
+
+    said = "No round had a lower validation loss than the untrained network: training did not help."
+    assert said in page.text
+    assert said not in Page(write_report(write(metrics, name="another"))).text
+
+
+def test_sites_that_were_not_tested_are_named(metrics: dict[str, Any], write: Callable[..., Path]) -> None:
+    metrics["tested_sites"].remove("site_3")
 
     page = Page(write_report(write(metrics)))
 
-    assert "The untrained network (round 0) had the lowest validation loss: training did not help." in page.text
+    assert "Not tested, and missing from every figure above: site_3." in page.text
 
 
 def test_many_sites_continue_below(metrics: dict[str, Any], write: Callable[..., Path]) -> None:
@@ -241,7 +254,7 @@ def test_interrupted_write_keeps_the_old_report(federated_run: Path, monkeypatch
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report.os, "replace", full)
+    monkeypatch.setattr("stsmm_core.files.os.replace", full)
     with pytest.raises(RunError, match=r"report\.html: cannot be written \(No space left"):
         write_report(federated_run)
 
