@@ -159,11 +159,17 @@ def test_a_site_cannot_withhold_what_nobody_asked_for():
 
 
 @carriers
-def test_summaries_of_two_groups_share_a_record(carry):
-    cohort, training = a_summary(1), a_summary(2)
-    numbers = carry(protocol.summary_to_numbers(cohort, "cohort") | protocol.summary_to_numbers(training, "training"))
-    assert_equal(protocol.summary_from_numbers(numbers, "cohort", EXPERIMENT), cohort)
-    assert_equal(protocol.summary_from_numbers(numbers, "training", EXPERIMENT), training)
+def test_training_sums_go_beside_the_description_without_levels(carry):
+    training = a_summary(2)
+    numbers = protocol.description_to_numbers(a_description(), EXPERIMENT)
+    numbers |= protocol.training_sums_to_numbers(training)
+    levels = [key for key in EXPERIMENT.data.variables if isinstance(VARIABLES[key], Category)]
+    assert not [key for key in levels if f"training.{key}" in numbers]
+    received = carry(numbers)
+    read = protocol.training_sums_from_numbers(received, EXPERIMENT)
+    assert_equal(read, ClinicalSummary(training.numbers, {}))
+    described = protocol.description_from_numbers(received, identity_of(a_description()), EXPERIMENT)
+    assert_equal(described.summary, a_summary())
 
 
 @carriers
@@ -206,9 +212,9 @@ MESSAGES = {
         protocol.description_to_numbers(a_description(), EXPERIMENT),
         lambda numbers: protocol.description_from_numbers(numbers, identity_of(a_description()), EXPERIMENT),
     ),
-    "summary": (
-        protocol.summary_to_numbers(a_summary(), "training"),
-        lambda numbers: protocol.summary_from_numbers(numbers, "training", EXPERIMENT),
+    "training sums": (
+        protocol.training_sums_to_numbers(a_summary()),
+        lambda numbers: protocol.training_sums_from_numbers(numbers, EXPERIMENT),
     ),
     "encoding": (
         protocol.encoding_to_numbers(an_encoding()),

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stsmm_core.cohort.clinical import ClinicalEncoding, ClinicalSummary, fit_encoding, summarise
+from stsmm_core.cohort.clinical import (
+    ClinicalEncoding,
+    ClinicalSummary,
+    fit_encoding,
+    shareable_training_sums,
+    summarise,
+)
 from stsmm_core.cohort.dictionary import PAPER_VARIABLES, VARIABLES, Category, Number
 
 SOME_VARIABLES = ("age", "size_cm", "grade", "histology")
@@ -177,6 +183,21 @@ def test_nothing_between_one_and_the_minimum_is_ever_shown(patients, minimum, se
         original = (whole.numbers | whole.levels)[key]
         assert value == original or not any(value)
     assert whole.suppressed(1) == whole
+
+
+def test_training_sums_are_shared_without_levels():
+    whole = summarise(table(40, 6, missing=0), PAPER_VARIABLES)
+    training = summarise(table(40, 6, missing=0).iloc[:28], PAPER_VARIABLES)
+    assert shareable_training_sums(training, whole, 5) == ClinicalSummary(training.numbers, {})
+
+
+@pytest.mark.parametrize(("trained", "shared"), [(0, True), (4, False), (5, True), (15, True), (16, False), (20, True)])
+def test_training_sums_do_not_tell_of_few_patients_by_subtraction(trained, shared):
+    # Of 20 known ages `trained` are in the training set and the others can be had by subtraction; 4 are too few.
+    training = ClinicalSummary({"age": (float(trained), trained * 50.0, trained * 2600.0)}, {})
+    whole = ClinicalSummary({"age": (20.0, 1000.0, 52000.0)}, {})
+    expected = training.numbers["age"] if shared else (0.0, 0.0, 0.0)
+    assert shareable_training_sums(training, whole, 5).numbers == {"age": expected}
 
 
 def test_a_suppressed_site_does_not_move_the_others_moments():

@@ -30,7 +30,11 @@ def same_threads():
     torch.set_num_threads(before)
 
 
-def test_a_federation_of_one_centre_equals_centralised_training(experiment, cohorts, federate, tmp_path, same_threads):
+@pytest.mark.parametrize("evaluation", [{}, {"scheme": "cv", "folds": 2, "repeats": 2}])
+def test_a_federation_of_one_centre_equals_centralised_training(
+    experiment, cohorts, federate, tmp_path, same_threads, evaluation
+):
+    experiment = experiment.model_copy(update={"evaluation": experiment.evaluation.model_copy(update=evaluation)})
     train(experiment, [cohorts / "site_1"], tmp_path / "centralised")
     federate(experiment, [cohorts / "site_1"], tmp_path / "federated")
     histories = [pd.read_csv(tmp_path / mode / "history.csv") for mode in ("centralised", "federated")]
@@ -46,6 +50,9 @@ def test_a_federation_of_one_centre_equals_centralised_training(experiment, coho
     assert alone["heads"] == together["heads"]
     assert alone["cohorts"] == together["cohorts"]
     assert alone["selected_rounds"] == together["selected_rounds"]
+    assert len(alone["selected_rounds"]) == experiment.evaluation.runs
+    if evaluation:  # every patient is tested, and counts once
+        assert alone["test"]["os"]["harrell_c"]["n"] == alone["cohorts"][0]["patients"]
 
 
 def test_training_changes_the_weights_and_blending_its_own(experiment, cohorts, federate, tmp_path):

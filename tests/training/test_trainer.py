@@ -1,0 +1,152 @@
+"""The trainer's two passes, its windows and its treatment of patients without a modality."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from stsmm_core.cohort.clinical import fit_encoding, summarise
+from stsmm_core.cohort.cohort import Outcomes
+from stsmm_core.cohort.dictionary import PAPER_VARIABLES, VARIABLES, Number
+from stsmm_core.cohort.splits import Fold
+from stsmm_core.config import parse_experiment
+from stsmm_core.model.mmnn import get_weights, set_weights
+from stsmm_core.training.site_data import SiteData
+from stsmm_core.training.state import SiteState
+from stsmm_core.training.trainer import Trainer
+
+PATIENTS = 30
+
+
+def make_data(seed=0):
+    rng = np.random.default_rng(seed)
+    clinical = pd.DataFrame(
+        {
+            key: rng.uniform(variable.low, variable.high, PATIENTS)
+            if isinstance(variable, Number)
+            else rng.choice(np.array(variable.levels, dtype=object), PATIENTS)
+            for key, variable in VARIABLES.items()
+        }
+    )
+    time = rng.integers(1, 15, (PATIENTS, 2)).astype(float)
+    event = rng.integers(0, 2, (PATIENTS, 2)).astype(float)
+    time[3, 1] = event[3, 1] = np.nan
+    images = torch.from_numpy(rng.normal(size=(PATIENTS, 2, 16, 16, 16)).astype(np.float32))
+    has_image = np.arange(PATIENTS) % 5 != 2
+    images[~has_image] = 0
+    return SiteData("a", tuple(map(str, range(PATIENTS))), clinical, Outcomes(time, event), images, has_image)
+
+
+def make_trainer(folder, data=None, **training):
+    data = data or make_data()
+    given = {"epochs": 2, "batch_size": 8, "risk_window": 30} | training
+    experiment = parse_experiment(
+        "imaging.shape = [16, 16, 16]\nmodel.image_encoder = 'small_densenet'\nblending.interval = 1\n"
+        + "\n".join(f"training.{key} = {value!r}" for key, value in given.items()),
+        source="test",
+    )
+    encoding = fit_encoding(summarise(data.clinical, PAPER_VARIABLES), PAPER_VARIABLES)
+    fold = Fold(np.arange(20), np.arange(20, 26), np.arange(26, PATIENTS))
+    return Trainer(experiment, data, fold, encoding, channels=2, state=SiteState(folder, 0))
+
+
+def gradients(trainer):
+    return {name: value.grad.clone() for name, value in trainer._network.named_parameters() if value.grad is not None}
+
+
+def test_two_passes_give_the_gradient_of_one(tmp_path):
+    """Against autograd through the whole window at once, with batch norm, dropout and augmentation in the game."""
+    trainer = make_trainer(tmp_path)
+    network, window, blending = trainer._network.train(), np.arange(20), (0.5, 0.2, 0.3)
+    before = get_weights(network)
+    trainer._accumulate(window, blending, (1, 0, 0))
+    two_passes, statistics = gradients(trainer), get_weights(network)
+
+    set_weights(network, before)
+    network.zero_grad(set_to_none=True)
+    batches = np.array_split(window, 3)
+    from stsmm_core.seeds import derive_seed
+
+    seeds = [derive_seed(*trainer._seed_parts(1, 0, 0), number) for number in range(3)]
+    outputs = torch.cat([trainer._draw(*batch) for batch in zip(batches, seeds, strict=True)], dim=1)
+    trainer._blended_loss(outputs, window, blending).backward()
+    one_pass = gradients(trainer)
+
+    assert two_passes.keys() == one_pass.keys()
+    assert max(float(gradient.abs().max()) for gradient in one_pass.values()) > 1e-3
+    for name, gradient in one_pass.items():
+        torch.testing.assert_close(two_passes[name], gradient, rtol=1e-4, atol=1e-6)
+    for name, value in get_weights(network).items():  # running statistics are counted once
+        np.testing.assert_allclose(statistics[name], value, rtol=1e-6)
+
+
+def test_a_batch_sees_the_risk_set_of_the_window(tmp_path):
+    """Batches of 8 with a window of 20 must not give the gradients of three risk sets."""
+    trainer = make_trainer(tmp_path)
+    trainer._network.train()
+    before = get_weights(trainer._network)
+    trainer._accumulate(np.arange(20), (1.0, 0.0, 0.0), (1, 0, 0))
+    window = gradients(trainer)
+    set_weights(trainer._network, before)
+    trainer._network.zero_grad(set_to_none=True)
+    for batch in np.array_split(np.arange(20), 3):
+        trainer._accumulate(batch, (1 / 3, 0.0, 0.0), (1, 0, 0))
+    batches = gradients(trainer)
+    name = "heads.fusion.weight"
+    assert not torch.allclose(window[name], batches[name], rtol=1e-2)
+
+
+@pytest.mark.parametrize("risk_window", [8, 9, 20, 64])
+def test_windows_hold_every_patient_once_and_share_the_events(tmp_path, risk_window):
+    data = make_data()
+    trainer = make_trainer(tmp_path, data, risk_window=risk_window)
+    windows = trainer._windows(np.arange(20), 1, 0)
+    assert sorted(np.concatenate(windows)) == list(range(20))
+    sizes = [len(window) for window in windows]
+    assert max(sizes) <= risk_window
+    assert max(sizes) - min(sizes) <= 1
+    with_event = [int((np.nansum(data.outcomes.event[window], axis=1) > 0).sum()) for window in windows]
+    assert max(with_event) - min(with_event) <= 1
+    again = trainer._windows(np.arange(20), 1, 0)
+    other = trainer._windows(np.arange(20), 2, 0)
+    assert [list(window) for window in windows] == [list(window) for window in again]
+    assert [list(window) for window in windows] != [list(window) for window in other]
+
+
+def test_test_patients_cannot_change_the_training(tmp_path):
+    data, changed = make_data(), make_data()
+    changed.images[26:] = 7.0
+    changed.outcomes.time[26:] = 1.0
+    changed.outcomes.event[26:] = 1.0
+    trainers = [make_trainer(tmp_path / name, each) for name, each in (("a", data), ("b", changed))]
+    weights = get_weights(trainers[0]._network)
+    first, second = (trainer.train_round(1, weights, (0.4, 0.3, 0.3)).weights for trainer in trainers)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    losses = [trainer.losses(1, first) for trainer in trainers]
+    np.testing.assert_array_equal(losses[0].validation.loss, losses[1].validation.loss)
+
+
+def test_risks_are_relative_to_the_training_patients(tmp_path):
+    """The mean over training patients is the origin, for a head that hears only some of them too."""
+    trainer = make_trainer(tmp_path)
+    weights = get_weights(trainer._network)
+    risks = trainer.test_risks(weights)
+    outputs = trainer._outputs(weights, np.arange(PATIENTS))
+    has_image = make_data().has_image
+    test = np.arange(26, PATIENTS)
+    heard = has_image[:20]
+    np.testing.assert_allclose(risks[0], outputs[0, test] - outputs[0, :20].mean(axis=0), atol=1e-6)
+    expected = outputs[1, test] - outputs[1, :20][heard].mean(axis=0)
+    np.testing.assert_allclose(risks[1][has_image[test]], expected[has_image[test]], atol=1e-6)
+    assert np.isnan(risks[1][~has_image[test]]).all()
+    assert (~has_image[test]).any()
+
+
+def test_a_site_without_an_event_returns_the_weights_it_got(tmp_path):
+    data = make_data()
+    data.outcomes.event[:20] = 0
+    trainer = make_trainer(tmp_path, data)
+    weights = get_weights(trainer._network)
+    trained = trainer.train_round(1, weights, (0.4, 0.3, 0.3))
+    assert (trained.patients, trained.events, trained.windows_without_event) == (20, 0, 1)
+    assert all(np.array_equal(trained.weights[name], weights[name]) for name in weights)
