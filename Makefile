@@ -1,8 +1,10 @@
 # Everything sets itself up: `make demo` on a fresh machine installs, makes a synthetic cohort, trains and reports.
 PYTHON ?= python3
+PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 DEMO := runs/demo
 COHORTS := runs/demo-cohorts
 
@@ -13,9 +15,9 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("STSMM needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	# PyTorch first and exactly: a range asked for by another package would bring a build of several gigabytes.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	# PyTorch first and by its exact version, so that no other package's wish decides which build is taken.
+	$(PIP) torch
+	$(PIP) --editable '.[dev]'
 	touch $@
 
 $(COHORTS): | $(INSTALLED)
@@ -30,7 +32,7 @@ demo-short: | $(INSTALLED)
 	$(BIN)/stsmm simulate configs/demo_short.toml --cohort runs/demo-short-cohorts --out runs/demo-short
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
