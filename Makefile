@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 $(COHORTS): | $(INSTALLED)
-	$(BIN)/stsmm cohort synth $@ --sites 3 --patients 600 --seed 0
+	$(BIN)/stsmm cohort synth $@ --sites 3 --patients 900 --seed 0
 
 demo: $(COHORTS) | $(INSTALLED)
 	$(BIN)/stsmm simulate configs/demo.toml --cohort $(COHORTS) --out $(DEMO)

@@ -67,6 +67,15 @@ def test_the_file_is_not_there_before_it_is_whole(tmp_path):
     write_atomically(path, check)
 
 
+def test_who_is_reading_goes_on_with_the_old_file(tmp_path):
+    path = tmp_path / "note.txt"
+    write_text_atomically(path, "old")
+    with path.open() as reader:
+        write_text_atomically(path, "new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
+
+
 def die_while_writing(path):
     def write(temporary):
         temporary.write_text("hal")

@@ -130,7 +130,7 @@ def test_a_constant_column_is_zero(value, n):
     np.testing.assert_allclose(encoded, 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("known", [[], [120.0] * 5, [120.0]])
+@pytest.mark.parametrize("known", [[], [120.0] * 5, [120.0], [120.1] * 1000, [0.1] * 7, [119.7] * 33])
 def test_a_number_that_training_patients_could_not_teach_stays_zero_for_others(known):
     training = pd.DataFrame({"volume_cm3": np.array(known, dtype=float)})
     encoding = fit_encoding(summarise(training, ("volume_cm3",)), ("volume_cm3",))

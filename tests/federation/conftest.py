@@ -79,6 +79,12 @@ def cohorts(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """Preprocessed images of all tests; keyed by content, so that a changed image is no danger."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
 def experiment() -> Experiment:
     """Two blending intervals of a small network."""
@@ -96,7 +102,7 @@ def experiment() -> Experiment:
 
 
 @pytest.fixture
-def federate(monkeypatch):
+def federate(monkeypatch, cache):
     """Run the ServerApp over cohorts in this process."""
 
     def run(
@@ -110,7 +116,7 @@ def federate(monkeypatch):
         sites = write_sites(
             virtual_centres(open_cohorts(cohorts), centres, seed=experiment.seed),
             out,
-            cache=out.parent / "cache",
+            cache=cache,
             experiment=experiment,
         )
         monkeypatch.setenv(protocol.SITES_VARIABLE, str(sites[0].parent))

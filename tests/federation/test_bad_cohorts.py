@@ -56,7 +56,7 @@ def test_a_site_without_any_image_trains(quick, change, federate, tmp_path):
     assert image < fusion
 
 
-def test_a_cohort_of_one_image_trains(quick, change, tmp_path):
+def test_a_cohort_of_one_image_trains(quick, change, cache, tmp_path):
     """A batch in which a single patient has the modality has no batch statistics."""
 
     def edit(table, root):
@@ -66,7 +66,7 @@ def test_a_cohort_of_one_image_trains(quick, change, tmp_path):
     batch_norm = quick.model_copy(update={"model": quick.model.model_copy(update={"norm": "batch"})})
     (tmp_path / "c.toml").write_text(to_toml(batch_norm))
     train_run(
-        Console(quiet=True), tmp_path / "c.toml", [change("site_2", edit) / "site_2"], tmp_path / "run", cache=None
+        Console(quiet=True), tmp_path / "c.toml", [change("site_2", edit) / "site_2"], tmp_path / "run", cache=cache
     )
     metrics_of(tmp_path / "run")
 
@@ -92,14 +92,14 @@ def test_a_site_without_an_event_takes_part_and_adds_nothing(quick, change, fede
     assert not (tmp_path / "run" / "left_out.log").exists()
 
 
-def test_no_event_anywhere_is_refused(quick, change, tmp_path):
+def test_no_event_anywhere_is_refused(quick, change, cache, tmp_path):
     def edit(table, root):
         return table.assign(os_event="0", dm_event=np.where(table["dm_event"] == "", "", "0"))
 
     (tmp_path / "c.toml").write_text(to_toml(quick))
     with pytest.raises(RunError, match="no training patient of any site has an event of os or dm"):
         train_run(
-            Console(quiet=True), tmp_path / "c.toml", [change("site_2", edit) / "site_2"], tmp_path / "run", cache=None
+            Console(quiet=True), tmp_path / "c.toml", [change("site_2", edit) / "site_2"], tmp_path / "run", cache=cache
         )
     assert not (tmp_path / "run" / "metrics.json").exists()
 
@@ -119,14 +119,14 @@ def test_a_site_that_records_one_endpoint_takes_part(quick, change, federate, tm
     assert next(both) > next(both)
 
 
-def test_faults_stop_the_run_before_it_starts(quick, change, tmp_path):
+def test_faults_stop_the_run_before_it_starts(quick, change, cache, tmp_path):
     def edit(table, root):
         return table.assign(grade="IV")
 
     (tmp_path / "c.toml").write_text(to_toml(quick))
     root = change("site_2", edit)
     with pytest.raises(CohortError, match="grade") as caught:
-        train_run(Console(quiet=True), tmp_path / "c.toml", [root], tmp_path / "run", cache=None)
+        train_run(Console(quiet=True), tmp_path / "c.toml", [root], tmp_path / "run", cache=cache)
     patients = pd.read_csv(root / "site_2" / "clinical.csv", dtype=str)["patient_id"]
     assert all(patient in str(caught.value) for patient in patients)
     assert not (tmp_path / "run").exists()

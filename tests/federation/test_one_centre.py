@@ -11,10 +11,10 @@ from stsmm_core.config import to_toml
 from stsmm_core.training.train import train_run
 
 
-def train(experiment, cohorts, out):
+def train(experiment, cohorts, out, cache):
     config = out.parent / f"{out.name}.toml"
     config.write_text(to_toml(experiment))
-    train_run(Console(quiet=True), config, cohorts, out, cache=out.parent / "cache")
+    train_run(Console(quiet=True), config, cohorts, out, cache=cache)
 
 
 def weights(run, name):
@@ -32,10 +32,10 @@ def same_threads():
 
 @pytest.mark.parametrize("evaluation", [{}, {"scheme": "cv", "folds": 2, "repeats": 2}])
 def test_a_federation_of_one_centre_equals_centralised_training(
-    experiment, cohorts, federate, tmp_path, same_threads, evaluation
+    experiment, cohorts, federate, tmp_path, same_threads, cache, evaluation
 ):
     experiment = experiment.model_copy(update={"evaluation": experiment.evaluation.model_copy(update=evaluation)})
-    train(experiment, [cohorts / "site_1"], tmp_path / "centralised")
+    train(experiment, [cohorts / "site_1"], tmp_path / "centralised", cache)
     federate(experiment, [cohorts / "site_1"], tmp_path / "federated")
     histories = [pd.read_csv(tmp_path / mode / "history.csv") for mode in ("centralised", "federated")]
     pd.testing.assert_frame_equal(*histories, rtol=1e-6)

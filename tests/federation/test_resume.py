@@ -52,15 +52,15 @@ def test_a_federated_run_resumes(experiment, cohorts, federate, tmp_path, stage)
     assert_same(tmp_path / "broken", tmp_path / "whole")
 
 
-def test_a_killed_training_resumes(experiment, cohorts, tmp_path):
+def test_a_killed_training_resumes(experiment, cohorts, cache, tmp_path):
     config = tmp_path / "experiment.toml"
     longer = experiment.model_copy(update={"training": experiment.training.model_copy(update={"epochs": 8})})
     config.write_text(to_toml(longer))
 
     def command(out):
         entry = "from stsmm_core.cli import main; main()"
-        cohort, cache = str(cohorts / "site_1"), str(tmp_path / "cache")
-        return [sys.executable, "-c", entry, "train", str(config), "--cohort", cohort, "--out", out, "--cache", cache]
+        options = ["--cohort", str(cohorts / "site_1"), "--out", out, "--cache", str(cache)]
+        return [sys.executable, "-c", entry, "train", str(config), *options]
 
     subprocess.run(command(str(tmp_path / "whole")), check=True, capture_output=True)
     broken = tmp_path / "broken"
@@ -80,7 +80,7 @@ def test_a_killed_training_resumes(experiment, cohorts, tmp_path):
     assert_same(broken, tmp_path / "whole")
 
 
-def test_a_run_folder_of_another_experiment_is_refused(experiment, cohorts, tmp_path):
+def test_a_run_folder_of_another_experiment_is_refused(experiment, cohorts, cache, tmp_path):
     from rich.console import Console
 
     from stsmm_core.errors import RunError
@@ -90,7 +90,7 @@ def test_a_run_folder_of_another_experiment_is_refused(experiment, cohorts, tmp_
     quick = experiment.model_copy(update={"training": experiment.training.model_copy(update={"epochs": 2}), "seed": 1})
     first.write_text(to_toml(quick))
     second.write_text(to_toml(quick.model_copy(update={"seed": 2})))
-    out, cache = tmp_path / "run", tmp_path / "cache"
+    out = tmp_path / "run"
     train_run(Console(quiet=True), first, [cohorts / "site_3"], out, cache=cache)
     before = (out / "metrics.json").read_text()
     with pytest.raises(RunError, match="another experiment or on other data"):

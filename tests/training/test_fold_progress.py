@@ -22,7 +22,9 @@ def weights(value):
 
 def losses(fusion, *, events=4.0, checkpoint=False):
     shape = (3, 2)
-    validation = LossSums(np.full(shape, fusion * events), np.full(shape, events))
+    loss = np.full(shape, fusion * events)
+    loss[1:] = 3 * events / (0.1 + fusion)  # the unimodal heads move the other way and must not count
+    validation = LossSums(loss, np.full(shape, events))
     if not checkpoint:
         return RoundLosses(validation)
     change = LossChanges(np.full(shape, -1.0), np.full(shape, events), np.zeros((3, 4, 4)))
@@ -131,7 +133,8 @@ def test_history_and_first_blending_round(tmp_path):
     assert tuple(history.columns) == HISTORY_COLUMNS
     assert history["head"].tolist() == ["fusion", "image", "clinical"] * 3
     assert history["weight"].tolist() == pytest.approx([1 / 3] * 3 + [0.5, 0.3, 0.2, 0.4, 0.3, 0.3])
-    assert history["validation_loss"].tolist() == [2.0] * 3 + [1.0] * 6
+    fusion = history[history["head"] == "fusion"]
+    assert fusion["validation_loss"].tolist() == [2.0, 1.0, 1.0]
     assert history["train_loss"].notna().tolist() == [True] * 3 + [False] * 6
 
 
@@ -142,9 +145,14 @@ def changes(per_head, *, events=5.0, variance=0.0):
     return LossChanges(change, np.full((3, 2), events), covariance)
 
 
-def round_losses(train, validation, **options):
+def round_losses(train, validation, *, train_variance=0.0, validation_variance=0.0, **options):
     sums = losses(1.0).validation
-    return RoundLosses(sums, sums, changes(validation, **options), changes(train, **options))
+    return RoundLosses(
+        sums,
+        sums,
+        changes(validation, variance=validation_variance, **options),
+        changes(train, variance=train_variance, **options),
+    )
 
 
 def test_blending_from_sums_is_blending_from_losses():
@@ -157,12 +165,13 @@ def test_blending_from_sums_is_blending_from_losses():
 
 def test_blending_uses_the_variances_of_both_sets():
     blending = Blending(z=1, tau=0, shrink=0, floor=0, ceiling=1, smoothing=0)
-    observed = round_losses([-0.5, -0.1, -0.6], [-0.4, -0.05, 0.1], variance=0.01)
+    variances = {"train_variance": 0.03, "validation_variance": 0.01}
+    observed = round_losses([-0.5, -0.1, -0.6], [-0.4, -0.05, 0.1], **variances)
     # se(dG) = 0.1 leaves fusion 0.3 and image nothing.
     state = blend(BlendingState((1 / 3,) * 3), observed, Experiment(blending=blending))
     np.testing.assert_allclose(state.weights, [1, 0, 0], atol=1e-9)
     interval = Interval(
-        np.array([0.4, 0.05, -0.1]), np.array([0.1, 0.05, 0.7]), np.full(3, 0.1), np.full(3, np.sqrt(0.02))
+        np.array([0.4, 0.05, -0.1]), np.array([0.1, 0.05, 0.7]), np.full(3, 0.1), np.full(3, np.sqrt(0.04))
     )
     half = blending.model_copy(update={"z": 0.2})
     expected = BlendingState((1 / 3,) * 3).after(interval, half)

@@ -85,9 +85,13 @@ def load(folder, folds, patients):
 
 
 def test_predictions_come_back_exactly_in_the_order_asked_for(tmp_path):
-    outputs = np.random.default_rng(0).normal(size=(3, 4, 2)) / 3
-    save(tmp_path, 0, outputs, ["P3", "P1", "P2", "P0"])
-    np.testing.assert_array_equal(load(tmp_path, 1, ["P0", "P1", "P2", "P3"]), outputs[:, [3, 1, 2, 0]])
+    # Many values over many magnitudes: a decimal parser that is off by one bit shows.
+    rng = np.random.default_rng(0)
+    outputs = rng.normal(size=(3, 100, 2)) * 10.0 ** rng.integers(-12, 6, size=(3, 100, 2))
+    order = rng.permutation(100)
+    save(tmp_path, 0, outputs, [f"P{number:03d}" for number in order])
+    loaded = load(tmp_path, 1, [f"P{number:03d}" for number in range(100)])
+    np.testing.assert_array_equal(loaded, outputs[:, np.argsort(order)])
 
 
 def test_predictions_of_repeats_are_averaged(tmp_path):
