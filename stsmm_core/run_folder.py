@@ -53,12 +53,14 @@ def open_run(run: Path, experiment: Experiment, inputs: dict[str, Any]) -> Itera
         CONFIG_FILE: to_toml(experiment),
     }
     run.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run / LOCK_FILE, blocking=False)
     try:
-        with FileLock(run / LOCK_FILE, blocking=False):
-            _claim(run, wanted)
-            yield
+        lock.acquire()
     except Timeout:
         raise RunError(f"{run} is in use by another stsmm command; wait for it or choose another --out") from None
+    with lock:
+        _claim(run, wanted)
+        yield
 
 
 def _claim(run: Path, wanted: dict[str, str]) -> None:

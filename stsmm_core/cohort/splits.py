@@ -53,7 +53,10 @@ def make_folds(cohort: Cohort, evaluation: Evaluation, *, endpoints: Sequence[st
 
 
 def _deal(rows: Rows, strata: pd.DataFrame, shares: Sequence[float], rng: np.random.Generator) -> list[Rows]:
-    """Deal rows, sorted by strata, so that every stretch of the order holds the shares as nearly as possible."""
+    """Deal rows, sorted by strata, so that every stretch of the order holds about the shares.
+
+    Which of a few neighbours within the leading stratum goes where is left to chance.
+    """
     shuffled = rng.permutation(rows)
     order = shuffled[np.lexsort([strata[column].to_numpy()[shuffled] for column in reversed(strata.columns)])]
     # Dealing starts anywhere in the order: from its head, the first ranks would never reach the smaller sets.
@@ -64,6 +67,11 @@ def _deal(rows: Rows, strata: pd.DataFrame, shares: Sequence[float], rng: np.ran
         credit += shares
         owner[position] = np.argmax(credit)
         credit[owner[position]] -= 1
+    # Strata rarely tie, so the order is nearly fixed: without shuffling neighbours every seed would deal alike.
+    block, leading = round(1 / min(shares)), strata.iloc[order, 0].to_numpy()
+    places = np.arange(1, len(order))
+    ends = places[((places + rng.integers(block)) % block == 0) | (leading[1:] != leading[:-1])]
+    owner = np.concatenate([rng.permutation(part) for part in np.split(owner, ends)])
     return [np.sort(order[owner == part]) for part in range(len(shares))]
 
 

@@ -96,9 +96,6 @@ def test_cross_validation_tests_each_patient_once_a_repeat(patients, folds, repe
         assert abs(len(fold.train) - rest * 0.70 / 0.85) <= 1 + 1e-9
 
 
-@pytest.mark.xfail(
-    strict=True, reason="where strata rarely tie and the folds divide the patients, repeats are the same"
-)
 def test_repeats_divide_differently():
     made = folds_of(cohort_of(40), Evaluation(scheme="cv", folds=4, repeats=10))
     assert len({tuple(fold.test) for fold in made}) >= 36
