@@ -58,9 +58,11 @@ def open_run(run: Path, experiment: Experiment, inputs: dict[str, Any]) -> Itera
         lock.acquire()
     except Timeout:
         raise RunError(f"{run} is in use by another stsmm command; wait for it or choose another --out") from None
-    with lock:
+    try:
         _claim(run, wanted)
         yield
+    finally:
+        lock.release()
 
 
 def _claim(run: Path, wanted: dict[str, str]) -> None:

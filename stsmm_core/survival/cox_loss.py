@@ -54,9 +54,9 @@ def _efron_correction(risk: Tensor, at_risk: Tensor, group: Tensor) -> Tensor:
     _, tie, size = torch.unique_consecutive(group, return_inverse=True, return_counts=True)
     rank = torch.arange(len(tie), device=tie.device) - (size.cumsum(0) - size)[tie]
     share = rank.double() / size[tie]
-    shift = at_risk.detach()  # tied events are part of the risk set: their sum relative to it is at most 1
-    tied = torch.zeros(len(size), dtype=risk.dtype, device=risk.device).index_add(0, tie, torch.exp(risk - shift))
-    return torch.log1p(-share * tied[tie] * torch.exp(shift - at_risk))
+    # Tied events are part of the risk set: their sum relative to it is at most 1.
+    tied = torch.zeros(len(size), dtype=risk.dtype, device=risk.device).index_add(0, tie, torch.exp(risk - at_risk))
+    return torch.log1p(-share * tied[tie])
 
 
 def resampled_cox_loss_sums(
