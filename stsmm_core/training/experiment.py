@@ -90,13 +90,13 @@ class Progress:
         """The state after a round's training and evaluation.
 
         Losses of different patients do not compare: a round that a site with validation events missed is not selected.
-        Where no round compares (no validation event at all, or a site always missing) the last one is taken.
+        Where no round compares (no pair of patients to rank, or a site always missing) the last one is taken.
         """
         loss = float(losses.validation.per_event()[0])
         events = float(losses.validation.events[0].sum())
         everyone = max(events, self.validation_events)
         best = self.selected_loss if everyone == self.validation_events else float("inf")
-        comparable = events == everyone > 0
+        comparable = events == everyone and loss > 0  # it is 0 where no event has anybody else at risk
         better = round_number > 0 and (loss < best if comparable else not np.isfinite(best))
         updated = blending.updates > self.blending.updates
         return replace(

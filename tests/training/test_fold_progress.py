@@ -100,6 +100,14 @@ def test_lowest_fusion_validation_loss_is_selected():
     assert progress.weights["scalar"] == 4
 
 
+def test_validation_sets_without_a_pair_to_rank_select_nothing():
+    """Two patients a site, of which the later has the event: its risk set is itself, and every model has loss 0."""
+    progress = start()
+    for round_number in range(4):
+        progress = after(progress, round_number, 0.0)
+    assert progress.selected_round == 3
+
+
 def test_without_a_validation_event_the_last_round_is_taken():
     progress = start()
     for round_number in range(4):
