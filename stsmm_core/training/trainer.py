@@ -27,6 +27,8 @@ from stsmm_core.training.schedule import learning_rate
 from stsmm_core.training.site_data import SiteData
 from stsmm_core.training.state import SiteState
 
+DIVERGED = "training diverged: the network gives values that are not finite; lower training.learning_rate"
+
 
 @dataclass(frozen=True)
 class TrainedRound:
@@ -133,9 +135,7 @@ class Trainer:
                 optimizer.step()
         trained = get_weights(self._network)
         if not all(np.isfinite(array).all() for array in trained.values()):
-            raise RunError(
-                f"training diverged in round {round_number}: weights are not finite; lower training.learning_rate"
-            )
+            raise RunError(DIVERGED)
         self._state.save_optimizer(round_number, optimizer.state_dict())
         events = int(self._data.outcomes[rows].events().sum())
         return TrainedRound(trained, len(rows), events, skipped)
@@ -237,7 +237,7 @@ class Trainer:
             draws = torch.Generator().manual_seed(derive_seed(seed, "augmentation"))
             augmented = augment(images.values, self._experiment.imaging.augmentation, draws)
             batch["image"] = ModalityBatch(augmented, images.present)
-        return self._network(batch)
+        return _finite(self._network(batch))
 
     def _blended_loss(self, outputs: Tensor, rows: Rows, blending: tuple[float, ...]) -> Tensor:
         outcomes = self._data.outcomes[rows]
@@ -263,7 +263,7 @@ class Trainer:
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         empty = np.zeros((len(self._experiment.heads), 0, len(self._experiment.data.endpoints)))
         return np.concatenate(
-            [empty, *(self._network(self._batch(batch)).cpu().double().numpy() for batch in batches)], axis=1
+            [empty, *(_finite(self._network(self._batch(batch))).cpu().double().numpy() for batch in batches)], axis=1
         )
 
     def _batch(self, rows: Rows) -> dict[str, ModalityBatch]:
@@ -297,6 +297,13 @@ class Trainer:
 
     def _seed_parts(self, *parts: int) -> tuple[int | str, ...]:
         return (self._experiment.seed, self._data.site, self._state.fold, *parts)
+
+
+def _finite(outputs: Tensor) -> Tensor:
+    """The outputs, if every one of them is a number."""
+    if not torch.isfinite(outputs).all():
+        raise RunError(DIVERGED)
+    return outputs
 
 
 def available_device(name: str) -> torch.device:

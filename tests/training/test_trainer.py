@@ -10,6 +10,7 @@ from stsmm_core.cohort.cohort import Outcomes
 from stsmm_core.cohort.dictionary import PAPER_VARIABLES, VARIABLES, Number
 from stsmm_core.cohort.splits import Fold
 from stsmm_core.config import parse_experiment
+from stsmm_core.errors import RunError
 from stsmm_core.model.mmnn import get_weights, set_weights
 from stsmm_core.training.site_data import SiteData
 from stsmm_core.training.state import SiteState
@@ -150,3 +151,11 @@ def test_a_site_without_an_event_returns_the_weights_it_got(tmp_path):
     trained = trainer.train_round(1, weights, (0.4, 0.3, 0.3))
     assert (trained.patients, trained.events, trained.windows_without_event) == (20, 0, 1)
     assert all(np.array_equal(trained.weights[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize("risk_window", [8, 20])
+def test_divergence_is_said_whenever_it_shows(tmp_path, risk_window):
+    """In the outputs of the next window, or in the weights after the last one."""
+    trainer = make_trainer(tmp_path, risk_window=risk_window, learning_rate=1e40)
+    with pytest.raises(RunError, match="training diverged"):
+        trainer.train_round(1, get_weights(trainer._network), (0.4, 0.3, 0.3))
