@@ -153,9 +153,8 @@ def test_a_site_without_an_event_returns_the_weights_it_got(tmp_path):
     assert all(np.array_equal(trained.weights[name], weights[name]) for name in weights)
 
 
-@pytest.mark.parametrize("risk_window", [8, 20])
-def test_divergence_is_said_whenever_it_shows(tmp_path, risk_window):
-    """In the outputs of the next window, or in the weights after the last one."""
-    trainer = make_trainer(tmp_path, risk_window=risk_window, learning_rate=1e40)
+def test_divergence_is_said_when_it_shows(tmp_path):
+    """In the outputs of the next window, before any weight is infinite."""
+    trainer = make_trainer(tmp_path, risk_window=8, learning_rate=1e30)
     with pytest.raises(RunError, match="training diverged"):
         trainer.train_round(1, get_weights(trainer._network), (0.4, 0.3, 0.3))
