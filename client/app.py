@@ -63,6 +63,7 @@ def _answer(message: Message, context: Context, answer: Callable[[Site, Centre],
         try:
             content = answer(*open_site(site_file, str(context.run_config[protocol.EXPERIMENT])))
         except Exception as error:
+            # Every error ends here: Flower would send its text, which may name a patient or a path, to the server.
             known = next((said for kind, said in _SAFE_SENTENCES if isinstance(error, kind)), None)
             content = _refusal(known or _UNEXPECTED)
             site_log(site_file).error("refused: %s", error, exc_info=known is None)
