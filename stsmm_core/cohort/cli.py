@@ -73,6 +73,41 @@ def tcga_sarc(source: SourceFolder, out: NewFolder) -> None:
     _say_written(import_tcga_sarc(source, out))
 
 
+@import_app.command("dicom")
+def dicom(
+    source: Annotated[Path, typer.Argument(help="The folder of the DICOM export, however nested.")],
+    out: NewFolder,
+    clinical: Annotated[Path, typer.Option(help="Clinical table, with the hospital's own keys in patient_id.")],
+    map: Annotated[Path, typer.Option(help="MAP.toml: which series is which channel (docs/dicom.md).")],
+    salt: Annotated[
+        Path | None,
+        typer.Option(help="File with this site's secret, made when absent: the same patient keeps the same key."),
+    ] = None,
+    keep_ids: Annotated[bool, typer.Option("--keep-ids", help="Keep patient_id as it is, instead of a hash.")] = False,
+    leave_out_faulty: Annotated[
+        bool, typer.Option("--leave-out-faulty", help="Import a patient with a fault without images.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be taken and why; write nothing.")] = False,
+    show_sources: Annotated[
+        bool, typer.Option("--show-sources", help="In the dry run, name folders too (they may name patients).")
+    ] = False,
+) -> None:
+    """A hospital's DICOM export: series, and outlines as RTSTRUCT, SEG, NIfTI or 0/255 images."""
+    from stsmm_core.cohort.dicom.command import import_command
+
+    import_command(
+        source,
+        out,
+        clinical=clinical,
+        rules_file=map,
+        salt=salt,
+        keep_ids=keep_ids,
+        leave_out_faulty=leave_out_faulty,
+        dry_run=dry_run,
+        show_sources=show_sources,
+    )
+
+
 @app.command()
 def synth(
     out: NewFolder,

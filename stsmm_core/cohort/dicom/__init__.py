@@ -1,0 +1,1 @@
+"""From a hospital's DICOM export to a cohort folder."""

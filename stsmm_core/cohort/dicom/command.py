@@ -1,0 +1,91 @@
+"""`stsmm cohort import dicom`: the steps in order, and what the person at the terminal sees of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from stsmm_core.cohort.dicom.importer import dropped_columns, import_dicom, read_clinical
+from stsmm_core.cohort.dicom.plan import Plan, make_plan
+from stsmm_core.cohort.dicom.pseudonyms import name_patients, new_salt, read_salt
+from stsmm_core.cohort.dicom.rules import read_rules
+from stsmm_core.cohort.dicom.scan import Export, files_below, scan_export
+
+
+def import_command(
+    source: Path,
+    out: Path,
+    *,
+    clinical: Path,
+    rules_file: Path,
+    salt: Path | None,
+    keep_ids: bool,
+    leave_out_faulty: bool,
+    dry_run: bool,
+    show_sources: bool,
+) -> None:
+    """Scan, plan, and either print the plan or carry it out.
+
+    Raises:
+        CohortError: as the steps do.
+    """
+    rules = read_rules(rules_file)
+    manifest = rules.manifest()
+    table, lines = read_clinical(clinical, manifest)
+    patients = name_patients(lines, None if keep_ids else read_salt(salt) if salt else new_salt())
+    console, progress = Console(), Console(stderr=True)
+    with Progress(console=progress, transient=True) as bars:
+        task = bars.add_task("Reading headers", total=sum(1 for _ in files_below(source)))
+        export = scan_export(source, rules.tags(), advance=lambda: bars.advance(task))
+    plan = make_plan(source, export, rules, patients)
+    for note in _notes(plan, export, dropped_columns(clinical, table)):
+        console.print(Text(f"note   {note}"), soft_wrap=True)
+    if dry_run:
+        console.print(_decisions(plan, show_sources=show_sources))
+        for fault in plan.faults:
+            console.print(Text(f"fault  {fault}", style="red"), soft_wrap=True)
+        if plan.faults:
+            raise typer.Exit(1)
+        return
+    with Progress(console=progress, transient=True) as bars:
+        task = bars.add_task("Writing volumes", total=len(plan.patients))
+        report = import_dicom(
+            plan, manifest, table, out, leave_out_faulty=leave_out_faulty, advance=lambda: bars.advance(task)
+        )
+    for note in report.notes:
+        console.print(Text(f"note   {note}"), soft_wrap=True)
+    for fault in report.faults:
+        console.print(Text(f"left out  {fault}", style="red"), soft_wrap=True)
+    if salt is None and not keep_ids:
+        console.print(
+            Text("note   The keys were drawn with a salt that nobody kept; --salt FILE gives the same keys next time."),
+            soft_wrap=True,
+        )
+    console.print(f"Wrote {out}\nCheck it with: stsmm cohort check {out}", soft_wrap=True)
+
+
+def _notes(plan: Plan, export: Export, dropped: list[str]) -> list[str]:
+    without = sum(not patient.channels for patient in plan.patients) - len(plan.faults)
+    counts: Mapping[str, int] = {
+        "patients of the export have no row in the clinical table: left out": plan.strangers,
+        "patients of the clinical table have no images in the export": without,
+        "DICOM files cannot be read and are left out": len(export.unreadable),
+    }
+    notes = [f"{count} {what}" for what, count in counts.items() if count]
+    if dropped:
+        notes.append(f"columns that are not in the data dictionary are left out: {', '.join(dropped)}")
+    return notes
+
+
+def _decisions(plan: Plan, *, show_sources: bool) -> Table:
+    table = Table(title="What would be imported")
+    for name in ("patient", "modality", "description", "files", "becomes", "why", *["source"] * show_sources):
+        table.add_column(name, overflow="fold")
+    for one in plan.decisions:
+        cells = [str(one.patient), one.modality, one.description, str(one.files), one.becomes or "-", one.why]
+        table.add_row(*(Text(cell) for cell in cells + [str(one.source)] * show_sources))
+    return table

@@ -1,0 +1,200 @@
+"""Writing the cohort that a plan describes: volumes, masks, tables, and nothing that names a patient."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import pydicom
+import SimpleITK as sitk
+
+from stsmm_core.cohort.cohort import IMAGES_FOLDER, Manifest, write_cohort_tables
+from stsmm_core.cohort.dicom.masks import read_mask
+from stsmm_core.cohort.dicom.plan import Fault, PatientPlan, Plan
+from stsmm_core.cohort.dicom.pseudonyms import cleaned, identifiers
+from stsmm_core.cohort.dicom.scan import Series, text
+from stsmm_core.cohort.dicom.series import read_series
+from stsmm_core.cohort.dictionary import ENDPOINTS, PATIENT_ID, VARIABLES, endpoint_columns
+from stsmm_core.cohort.importing import new_folder, read_source_table
+from stsmm_core.cohort.reading import load_cohort
+from stsmm_core.errors import CohortError
+from stsmm_core.imaging.volume import Volume, to_image
+
+ACQUISITION_FILE = "acquisition.csv"
+"""How each volume was acquired: the tags of `ACQUISITION` and no others."""
+
+ACQUISITION = (
+    "Modality",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "MagneticFieldStrength",
+    "ScanningSequence",
+    "SequenceVariant",
+    "MRAcquisitionType",
+    "RepetitionTime",
+    "EchoTime",
+    "InversionTime",
+    "FlipAngle",
+    "SliceThickness",
+    "Units",
+    "SUVType",
+    "BurnedInAnnotation",
+    "LossyImageCompression",
+)
+"""The allow-list: machine and sequence. No date, no description, no identifier, no private tag."""
+
+
+HEADER_LINES = 1
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import left to say, without identifiers.
+
+    Attributes:
+        faults: patients whose images were left out, and why.
+        notes: what to look at: burned-in annotations, lossy compression, stray contours.
+    """
+
+    faults: tuple[Fault, ...]
+    notes: tuple[str, ...]
+
+
+def read_clinical(path: Path, manifest: Manifest) -> tuple[pd.DataFrame, dict[str, int]]:
+    """A clinical table as text by the hospital's identifiers, and the line of each patient.
+
+    Only the columns that the data dictionary knows: others might identify a patient.
+
+    Raises:
+        CohortError: when the file cannot be read, a patient has several rows, or a value is not right.
+    """
+    known = [*VARIABLES, *(column for endpoint in ENDPOINTS for column in endpoint_columns(endpoint))]
+    table = read_source_table(path, [])
+    table = table[[name for name in known if name in table]]
+    order = pd.read_csv(path, usecols=[PATIENT_ID], dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    lines = {identifier: line for line, identifier in enumerate(order[PATIENT_ID], start=HEADER_LINES + 1)}
+    _check_clinical(table, lines, manifest)
+    return table, lines
+
+
+def _check_clinical(table: pd.DataFrame, lines: Mapping[str, int], manifest: Manifest) -> None:
+    """The checks of a cohort's table, with lines in place of patients.
+
+    Raises:
+        CohortError: with every fault.
+    """
+    with TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        numbered = table.rename(index={identifier: f"line-{line}" for identifier, line in lines.items()})
+        without_images = manifest.model_copy(update={"channels": ()})
+        write_cohort_tables(root, without_images, numbered.reset_index(names=PATIENT_ID))
+        try:
+            load_cohort(root)
+        except CohortError as error:
+            raise CohortError(str(error).replace(f"{root}: the cohort", "the clinical table")) from None
+
+
+def dropped_columns(path: Path, clinical: pd.DataFrame) -> list[str]:
+    """Columns of the table that the cohort does not get: they might identify a patient."""
+    header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
+    return [name for name in header if name != PATIENT_ID and name not in clinical]
+
+
+def import_dicom(
+    plan: Plan,
+    manifest: Manifest,
+    clinical: pd.DataFrame,
+    out: Path,
+    *,
+    leave_out_faulty: bool,
+    advance: Callable[[], None] = lambda: None,
+) -> ImportReport:
+    """Read the planned series and outlines and write the cohort folder.
+
+    Args:
+        clinical: from `read_clinical`.
+        out: the new folder; it appears whole or not at all.
+        leave_out_faulty: import a patient with a fault without images, instead of nobody.
+        advance: called once a patient, for a progress bar.
+
+    Raises:
+        CohortError: with every fault of every patient, when there is one and it may not be left out.
+    """
+    faults, notes = list(plan.faults), []
+    volumes: list[dict[str, str]] = []
+    with new_folder(out) as building:
+        keys = {planned.patient.identifier: planned.patient.key for planned in plan.patients}
+        table = clinical.rename(index=keys).sort_index()
+        write_cohort_tables(building, manifest, table.reset_index(names=PATIENT_ID))
+        for planned in plan.patients:
+            try:
+                written, said = _write_patient(planned, building / IMAGES_FOLDER / planned.patient.key)
+                volumes += written
+                notes += said
+            except CohortError as error:
+                faults.append(Fault(planned.patient, str(error)))
+            advance()
+        if faults and not leave_out_faulty:
+            raise CohortError(
+                f"{len(faults)} faults in the export; nothing was written\n"
+                + "\n".join(f"  {fault}" for fault in faults)
+            )
+        acquisition = pd.DataFrame(volumes, columns=[PATIENT_ID, "channel", *ACQUISITION])
+        acquisition.to_csv(building / ACQUISITION_FILE, index=False, lineterminator="\n")
+    return ImportReport(tuple(faults), tuple(notes))
+
+
+def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, str]], list[str]]:
+    """Write a patient's volumes and masks; says how they were acquired and what is odd about them.
+
+    Raises:
+        CohortError: after which the folder is not there.
+    """
+    secrets = {secret for series in planned.channels.values() for secret in identifiers(series.header)}
+    prepared: dict[str, Volume] = {}
+    acquired: list[dict[str, str]] = []
+    notes: list[str] = []
+    try:
+        for channel, series in planned.channels.items():
+            place = f"channel {channel}"
+            volume, frame = read_series(series)
+            prepared[channel] = volume
+            acquired.append({PATIENT_ID: planned.patient.key, "channel": channel} | _acquisition(series, secrets))
+            notes += [f"patient {planned.patient}: {place} {note}" for note in _oddities(series)]
+            if channel in planned.outlines:
+                place = f"{channel}_mask"
+                mask = read_mask(planned.outlines[channel], volume.geometry, frame)
+                if mask.stray:
+                    notes.append(
+                        f"patient {planned.patient}: {place}: {mask.stray} contours are points or lines: not used"
+                    )
+                prepared[f"{channel}_mask"] = mask.volume
+    except CohortError as error:
+        raise CohortError(f"{place}: {cleaned(str(error), secrets)}") from None
+    for name, volume in prepared.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_nifti(volume, folder / f"{name}.nii.gz", np.uint8 if name.endswith("_mask") else np.float32)
+    return acquired, notes
+
+
+def _acquisition(series: Series, secrets: set[str]) -> dict[str, str]:
+    """The allowed tags of a series' first file."""
+    header = pydicom.dcmread(series.instances[0].path, stop_before_pixels=True, specific_tags=list(ACQUISITION))
+    return {keyword: cleaned(text(header, keyword), secrets) for keyword in ACQUISITION}
+
+
+def _oddities(series: Series) -> list[str]:
+    """What a person should look at before using a series."""
+    notes = []
+    if any(text(instance.header, "BurnedInAnnotation") == "YES" for instance in series.instances):
+        notes.append("has burned-in annotations, by its header: look at the images for names before they are used")
+    if any(text(instance.header, "LossyImageCompression") == "01" for instance in series.instances):
+        notes.append("was compressed with loss once, by its header: its texture is not the scanner's")
+    return notes
+
+
+def _write_nifti(volume: Volume, path: Path, voxels: type[np.generic]) -> None:
+    array = volume.array.astype(voxels)
+    sitk.WriteImage(to_image(Volume(array, volume.geometry)), str(path), useCompression=True)

@@ -1,0 +1,99 @@
+"""Keys in place of patients' identifiers, and texts cleaned of them."""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from stsmm_core.cohort.dicom.scan import IDENTITY, text
+from stsmm_core.errors import CohortError
+from stsmm_core.files import write_text_atomically
+
+SALT_BYTES = 32
+KEY_DIGITS = 12
+"""Hexadecimal digits of a key: a chance below 1e-8 that two of a thousand patients collide."""
+SHORTEST_SECRET = 3
+"""Parts of a name shorter than this would blank half of every text."""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A patient of the clinical table.
+
+    Attributes:
+        identifier: the hospital's; it must not be written or printed anywhere.
+        key: name of the patient in the cohort.
+        line: of the clinical table, by which the hospital can tell who it is.
+    """
+
+    identifier: str
+    key: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.key} (line {self.line} of the clinical table)"
+
+
+def name_patients(lines: Mapping[str, int], salt: bytes | None) -> list[Patient]:
+    """Name every patient, given by identifier and line; without a salt each keeps the identifier.
+
+    Raises:
+        CohortError: when two patients get one key.
+    """
+    patients = [
+        Patient(identifier, identifier if salt is None else pseudonym(identifier, salt), line)
+        for identifier, line in lines.items()
+    ]
+    if len({patient.key for patient in patients}) < len(patients):
+        raise CohortError("two patients got the same key by chance; import again with another --salt")
+    return patients
+
+
+def read_salt(path: Path) -> bytes:
+    """The salt in a file, drawn and written (readable for its owner alone) when there is none.
+
+    Raises:
+        CohortError: when the file holds no salt or cannot be written.
+    """
+    try:
+        if not path.exists():
+            write_text_atomically(path, secrets.token_hex(SALT_BYTES) + "\n")
+        salt = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except OSError as error:
+        raise CohortError(f"{path}: the salt cannot be read or written ({error.strerror})") from None
+    except ValueError:
+        raise CohortError(
+            f"{path}: holds no salt (hexadecimal digits); name another file, or remove this one"
+        ) from None
+    if len(salt) < SALT_BYTES:
+        raise CohortError(f"{path}: the salt is shorter than {SALT_BYTES} bytes; name another file, or remove this one")
+    return salt
+
+
+def new_salt() -> bytes:
+    """A salt that nobody keeps: the same patient gets another key at the next import."""
+    return secrets.token_bytes(SALT_BYTES)
+
+
+def pseudonym(patient: str, salt: bytes) -> str:
+    """The key of a patient: HMAC-SHA256 under the site's salt; without the salt it says nothing, not even by trial."""
+    return "P" + hmac.new(salt, patient.encode(), hashlib.sha256).hexdigest()[:KEY_DIGITS]
+
+
+def cleaned(value: str, secrets_: Iterable[str]) -> str:
+    """A text with every identifier in it blanked out."""
+    for secret in sorted(secrets_, key=len, reverse=True):
+        value = re.sub(re.escape(secret), "***", value, flags=re.IGNORECASE)
+    return value
+
+
+def identifiers(header: Dataset) -> set[str]:
+    """What a header says of who the patient is: whole values and the parts of names."""
+    values = {text(header, keyword) for keyword in IDENTITY}
+    parts = {part for value in values for part in re.split(r"[\^\\=\s,]+", value)}
+    return {value for value in values | parts if len(value) >= SHORTEST_SECRET}

@@ -1,0 +1,148 @@
+"""Finding the DICOM objects of an export, however its folders are nested."""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+
+from stsmm_core.errors import CohortError
+
+PREAMBLE_BYTES, MAGIC = 128, b"DICM"
+DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"
+"""SOP class of a DICOMDIR: a table of contents, no image."""
+GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "FrameOfReferenceUID")
+IDENTITY = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "OtherPatientIDs",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "InstitutionName",
+)
+"""What descriptions are cleaned of before anyone sees them; nothing else is done with it."""
+DESCRIPTION = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "Modality",
+    "SeriesDescription",
+    "NumberOfFrames",
+    "BurnedInAnnotation",
+    "LossyImageCompression",
+)
+STRUCTURES, SEGMENTATION = "RTSTRUCT", "SEG"
+CONTOURS = (STRUCTURES, SEGMENTATION)
+"""Modalities of the objects that hold outlines."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A DICOM file and the part of its header that was asked for."""
+
+    path: Path
+    header: Dataset
+
+
+@dataclass(frozen=True)
+class Series:
+    """The files with one PatientID and one SeriesInstanceUID.
+
+    Attributes:
+        uid: SeriesInstanceUID.
+        instances: in the order of their paths.
+    """
+
+    uid: str
+    instances: tuple[Instance, ...]
+
+    @property
+    def header(self) -> Dataset:
+        """Header of the first file: what all files of a series have in common can be read there."""
+        return self.instances[0].header
+
+    @property
+    def modality(self) -> str:
+        """MR, PT, RTSTRUCT, SEG, …; empty where the files do not say."""
+        return text(self.header, "Modality")
+
+    @property
+    def description(self) -> str:
+        """SeriesDescription; empty where the files do not say."""
+        return text(self.header, "SeriesDescription")
+
+
+@dataclass(frozen=True)
+class Export:
+    """What a folder holds.
+
+    Attributes:
+        series: in the order of PatientID and SeriesInstanceUID.
+        unreadable: DICOM files whose header cannot be read, with the reason.
+        other_files: files that are not DICOM.
+    """
+
+    series: tuple[Series, ...]
+    unreadable: Mapping[Path, str]
+    other_files: tuple[Path, ...]
+
+
+def scan_export(source: Path, tags: Collection[str], *, advance: Callable[[], None] = lambda: None) -> Export:
+    """Read the header of every DICOM file below a folder.
+
+    Args:
+        tags: keywords to read beyond those that every import needs; a header in full would fill the memory.
+        advance: called once a file, for a progress bar.
+
+    Raises:
+        CohortError: when the folder is missing or holds no DICOM file.
+    """
+    if not source.is_dir():
+        raise CohortError(f"{source}: no such folder; name the folder of the DICOM export")
+    instances: dict[tuple[str, str], list[Instance]] = defaultdict(list)
+    unreadable: dict[Path, str] = {}
+    others: list[Path] = []
+    wanted = sorted({*GEOMETRY, *IDENTITY, *DESCRIPTION, *tags})
+    for path in files_below(source):
+        advance()
+        try:
+            if not _is_dicom(path):
+                others.append(path)
+                continue
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
+            if header.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY_STORAGE:
+                continue
+            instances[text(header, "PatientID"), text(header, "SeriesInstanceUID")].append(Instance(path, header))
+        except (OSError, InvalidDicomError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+            unreadable[path] = f"{type(error).__name__}"
+    if not instances and not unreadable:
+        raise CohortError(f"{source}: holds no DICOM file in {len(others)} files; name the folder of the DICOM export")
+    series = tuple(Series(uid, tuple(found)) for (_, uid), found in sorted(instances.items()))
+    return Export(series, unreadable, tuple(others))
+
+
+def files_below(source: Path) -> Iterator[Path]:
+    """Every file below a folder in a fixed order; hidden ones (`.DS_Store`, `._copy`) are nobody's export."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(source).parts):
+            yield path
+
+
+def text(header: Dataset, keyword: str) -> str:
+    """A header element as text without padding; several values joined by a backslash, absent or empty as ''."""
+    value = header.get(keyword)
+    if value is None:
+        return ""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "\\".join(str(part).strip() for part in value)
+    return str(value).strip()
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(PREAMBLE_BYTES + len(MAGIC))[PREAMBLE_BYTES:] == MAGIC

@@ -1,0 +1,48 @@
+"""Segments of a DICOM SEG as a mask."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import highdicom
+import numpy as np
+from pydicom.dataset import Dataset
+
+from stsmm_core.cohort.dicom.scan import text
+from stsmm_core.cohort.dicom.series import from_highdicom
+from stsmm_core.errors import CohortError
+from stsmm_core.imaging.volume import Volume
+
+HALF = 0.5
+"""A fractional segment is inside where at least half of the voxel is."""
+
+
+def segment_labels(header: Dataset) -> list[str]:
+    """Names of the segments, in the order of their numbers."""
+    return [text(segment, "SegmentLabel") for segment in header.get("SegmentSequence") or ()]
+
+
+def referenced_series(header: Dataset) -> set[str]:
+    """SeriesInstanceUIDs that a segmentation says it was drawn on."""
+    return {text(series, "SeriesInstanceUID") for series in header.get("ReferencedSeriesSequence") or ()}
+
+
+def read_segments(path: Path, labels: Collection[str]) -> Volume:
+    """The union of the segments with these labels, as 0 and 1, from the first slice to the last that is not empty.
+
+    Raises:
+        CohortError: when the file cannot be read or its frames are no evenly spaced volume.
+    """
+    try:
+        segmentation = highdicom.seg.segread(path)
+        chosen = [
+            number
+            for number in segmentation.segment_numbers
+            if segmentation.get_segment_description(number).segment_label in labels
+        ]
+        volume = segmentation.get_volume(
+            segment_numbers=chosen, combine_segments=False, rescale_fractional=True, allow_missing_positions=True
+        )
+    except Exception as error:  # the library raises whatever the file leads it to
+        raise CohortError(f"the segmentation cannot be read ({error}); export it again") from None
+    united = np.asarray((np.asarray(volume.array) >= HALF).any(axis=-1), dtype=np.float32)
+    return from_highdicom(volume.with_array(united))
