@@ -138,7 +138,7 @@ def import_dicom(
             advance()
         if faults and not leave_out_faulty:
             raise CohortError(
-                f"{len(faults)} faults in the export; nothing was written\n"
+                f"{len(faults)} of {len(plan.patients)} patients have a fault; nothing was written\n"
                 + "\n".join(f"  {fault}" for fault in faults)
             )
         acquisition = pd.DataFrame(volumes, columns=[PATIENT_ID, "channel", *ACQUISITION])

@@ -92,7 +92,9 @@ def make_plan(source: Path, export: Export, rules: ImportRules, known: Sequence[
         verdicts = [_Verdict() for _ in series]
         try:
             channels = _choose_channels(series, verdicts, rules)
-            outlines = _choose_outlines(series, verdicts, channels, files_of.get(patient.identifier, []), rules, owners)
+            outlines = _choose_outlines(
+                patient.identifier, series, verdicts, channels, files_of.get(patient.identifier, []), rules, owners
+            )
         except CohortError as error:
             channels, outlines = {}, {}
             faults.append(Fault(patient, str(error)))
@@ -190,6 +192,7 @@ def _matches(series: Series, rule: ChannelRule, rules: ImportRules) -> bool:
 
 
 def _choose_outlines(
+    patient: str,
     series: Sequence[Series],
     verdicts: Sequence[_Verdict],
     channels: Mapping[str, Series],
@@ -217,7 +220,7 @@ def _choose_outlines(
         if not names:
             verdict.why = "no region matches masks.roi"
             continue
-        if any(uid in owners and not owners[uid] & owners[one.uid] for uid in drawn_on):
+        if any(uid in owners and patient not in owners[uid] for uid in drawn_on):
             raise CohortError(f"series {index + 1} ({_label(one)}) outlines images of another patient; remove it")
         channel = next((name for name, taken in channels.items() if taken.uid in drawn_on), None)
         if channel is None and drawn_on & set(owners):

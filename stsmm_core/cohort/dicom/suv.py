@@ -9,6 +9,7 @@ from stsmm_core.cohort.dicom.scan import text
 from stsmm_core.errors import CohortError
 
 GRAMS_PER_KG = 1000.0
+HOUR_DIGITS = 2
 REMEDY = "export the PET as SUV (Units GML), or with its dose, weight and times"
 
 
@@ -68,8 +69,10 @@ def _injected_at(header: Dataset, injection: Dataset) -> dt.datetime:
 
 
 def _moment(date: str, time: str) -> dt.datetime:
+    seconds = time.split(".")[0]
     try:
-        return dt.datetime.strptime(date + time.split(".")[0].ljust(6, "0"), "%Y%m%d%H%M%S")
+        # The standard lets a time end after the hour or the minute, but not before.
+        return dt.datetime.strptime(date + seconds.ljust(6, "0") if len(seconds) >= HOUR_DIGITS else "", "%Y%m%d%H%M%S")
     except ValueError:
         raise CohortError(f"PET without the times that its decay correction needs; {REMEDY}") from None
 

@@ -1,0 +1,149 @@
+"""Contours become the voxels whose centre they enclose."""
+
+import itertools
+
+import numpy as np
+import pydicom
+import pytest
+from dicom_export import Grid, blob, oblique, outline, textured, write_series, write_structures
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from matplotlib.path import Path as Polygon
+
+from stsmm_core.cohort.dicom.contours import inside_polygons, rasterise, read_structures
+from stsmm_core.cohort.dicom.masks import Outline, read_mask
+from stsmm_core.cohort.dicom.scan import scan_export
+from stsmm_core.cohort.dicom.series import read_series
+from stsmm_core.errors import CohortError
+
+ROWS, COLUMNS = 9, 11
+coordinate = st.floats(-3, 13)
+triangles = st.lists(st.tuples(coordinate, coordinate), min_size=3, max_size=7).map(np.array)
+
+
+def distances(points, start, end):
+    """From points (n, 2) to a line segment."""
+    along = end - start
+    share = np.clip((points - start) @ along / max(along @ along, 1e-300), 0, 1)
+    return np.linalg.norm(points - start - share[:, None] * along, axis=1)
+
+
+def square(low, high):
+    return np.array([[low, low], [high, low], [high, high], [low, high]], dtype=float)
+
+
+@settings(max_examples=200)
+@given(st.lists(triangles, min_size=1, max_size=3))
+def test_even_odd_rule_agrees_with_matplotlib(polygons):
+    centres = np.array([[column, row] for row in range(ROWS) for column in range(COLUMNS)])
+    inside = inside_polygons(polygons, rows=ROWS, columns=COLUMNS)
+    # The library fills by the non-zero rule; a triangle is simple, and a polygon the odd overlap of its triangles.
+    expected = np.zeros(len(centres), dtype=bool)
+    for polygon in polygons:
+        for second, third in itertools.pairwise(polygon[1:]):
+            for start, end in itertools.combinations((polygon[0], second, third), 2):
+                assume(distances(centres, start, end).min() > 1e-6)  # on an edge the two may differ
+            expected ^= Polygon([polygon[0], second, third]).contains_points(centres)
+    np.testing.assert_array_equal(inside.ravel(), expected)
+
+
+def test_shapes_that_share_an_edge_share_no_pixel_and_leave_none_out():
+    left, right = square(0, 4), square(0, 4) + np.array([4, 0])
+    both = [inside_polygons([polygon], rows=8, columns=12) for polygon in (left, right)]
+    whole = inside_polygons([np.array([[0, 0], [8, 0], [8, 4], [0, 4]], dtype=float)], rows=8, columns=12)
+    assert not (both[0] & both[1]).any()
+    np.testing.assert_array_equal(both[0] | both[1], whole)
+
+
+def test_a_contour_inside_another_cuts_a_hole():
+    inside = inside_polygons([square(-0.5, 8.5), square(2.5, 5.5)], rows=9, columns=9)
+    assert inside.sum() == 81 - 9
+
+
+def test_a_polygon_may_reach_beyond_the_image():
+    assert inside_polygons([square(-50, 50)], rows=4, columns=5).all()
+
+
+@pytest.mark.parametrize("grid", [Grid(), oblique(), oblique(size=(40, 36, 9))], ids=["axial", "oblique", "large"])
+def test_two_regions_with_holes_round_trip(tmp_path, grid):
+    mask = blob(grid, hole=True)
+    second = np.zeros_like(mask)
+    second[0, 1:3, 1:4] = True
+    series = write_series(tmp_path / "images", textured(grid), grid)
+    path = write_structures(
+        tmp_path / "rt.dcm", {"GTV": outline(mask, grid), "GTV satellite": outline(second, grid)}, series
+    )
+    volume, frame = read_series(next(one for one in scan_export(tmp_path, ()).series if one.modality == "MR"))
+    united = read_mask(Outline("structures", path, regions=("GTV", "GTV satellite")), volume.geometry, frame)
+    np.testing.assert_array_equal(united.volume.array > 0, mask | second)
+    alone = read_mask(Outline("structures", path, regions=("GTV satellite",)), volume.geometry, frame)
+    np.testing.assert_array_equal(alone.volume.array > 0, second)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A series on disk, its grid, and the grid as the reader sees it."""
+    grid = Grid()
+    series = write_series(tmp_path / "images", textured(grid), grid)
+    volume, _ = read_series(next(iter(scan_export(tmp_path / "images", ()).series)))
+    return series, grid, volume.geometry
+
+
+@pytest.mark.parametrize(
+    ("move_mm", "message"),
+    [
+        ((0, 0, 1.2), "contour 1 of .* lies 1.2 mm off its slice 2 .*slices are 3.0 mm apart"),
+        ((0, 0, 60.0), "mm beyond the last slice"),
+        ((0, 0, -60.0), "mm beyond the last slice"),
+        ((30.0, 0, 0), "pixels beyond the image"),
+        ((0, -30.0, 0), "pixels beyond the image"),
+    ],
+)
+def test_contour_off_the_grid(tmp_path, images, move_mm, message):
+    series, grid, geometry = images
+    contours = [points + np.array(move_mm) for points in outline(blob(grid), grid)]
+    (structure,) = read_structures(pydicom.dcmread(write_structures(tmp_path / "rt.dcm", {"GTV": contours}, series)))
+    with pytest.raises(CohortError, match=message):
+        rasterise(structure, geometry)
+
+
+def test_contour_across_slices(tmp_path, images):
+    series, grid, geometry = images
+    contours = outline(blob(grid), grid)
+    contours[0] = contours[0] + np.linspace(0, 2, len(contours[0]))[:, None] * [0, 0, 1]
+    (structure,) = read_structures(pydicom.dcmread(write_structures(tmp_path / "rt.dcm", {"GTV": contours}, series)))
+    with pytest.raises(CohortError, match="off its slice"):
+        rasterise(structure, geometry)
+
+
+def test_frame_of_reference_of_other_images(tmp_path, images):
+    series, grid, geometry = images
+    path = write_structures(tmp_path / "rt.dcm", {"GTV": outline(blob(grid), grid)}, series, frame="1.2.3.4")
+    with pytest.raises(CohortError, match="another frame of reference"):
+        read_mask(Outline("structures", path, regions=("GTV",)), geometry, series.frame)
+
+
+def test_points_enclose_nothing_and_are_counted(tmp_path, images):
+    series, grid, geometry = images
+    contours = [*outline(blob(grid), grid), grid.points([[3, 3, 2]])]
+    path = write_structures(tmp_path / "rt.dcm", {"GTV": contours}, series)
+    mask = read_mask(Outline("structures", path, regions=("GTV",)), geometry, series.frame)
+    assert mask.stray == 1
+    np.testing.assert_array_equal(mask.volume.array > 0, blob(grid))
+
+
+def test_outline_around_no_pixel_centre(tmp_path, images):
+    series, grid, geometry = images
+    speck = grid.points([[3.2, 3.2, 2], [3.8, 3.2, 2], [3.5, 3.8, 2]])
+    path = write_structures(tmp_path / "rt.dcm", {"GTV": [speck]}, series)
+    with pytest.raises(CohortError, match="mask would be empty"):
+        read_mask(Outline("structures", path, regions=("GTV",)), geometry, series.frame)
+
+
+def test_contour_data_that_are_no_points(tmp_path, images):
+    series, grid, _ = images
+    path = write_structures(tmp_path / "rt.dcm", {"GTV": outline(blob(grid), grid)}, series)
+    file = pydicom.dcmread(path)
+    file.ROIContourSequence[0].ContourSequence[1].ContourData = ["1", "2"]
+    with pytest.raises(CohortError, match="contour 2 of ROI 'GTV' is no list of points"):
+        read_structures(file)

@@ -1,0 +1,345 @@
+"""The command, from a hospital's export to a cohort that passes its check."""
+
+import gzip
+import shutil
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from dicom_export import Grid, blob, rewrite, textured, write_series
+from typer.testing import CliRunner
+
+from stsmm_core.cohort.check import check_cohort
+from stsmm_core.cohort.cli import app
+from stsmm_core.cohort.reading import load_cohort
+from stsmm_core.errors import CohortError
+from stsmm_core.imaging.volume import read_volume
+
+
+def run(export, *options, out="out"):
+    root = export.parent
+    arguments = ["import", "dicom", str(export), str(root / out), "--clinical", str(root / "clinical.csv")]
+    result = CliRunner().invoke(app, [*arguments, "--map", str(root / "MAP.toml"), *options], env={"COLUMNS": "200"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def edit_map(export, old, new):
+    path = export.parent / "MAP.toml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def series_folder(export, patient="P1"):
+    return export / patient / "scans" / "7" / "DICOM"
+
+
+def test_cohort_has_the_voxels_the_masks_and_the_table(export):
+    run(export, "--keep-ids")
+    out = export.parent / "out"
+    cohort = load_cohort(out)
+    assert cohort.patients == ("P1", "P2")
+    assert not [finding for finding in check_cohort(out) if finding.severity == "fault"]
+    np.testing.assert_array_equal(read_volume(cohort.channel_path("P1", "t1")).array, textured(Grid()))
+    np.testing.assert_array_equal(read_volume(cohort.mask_path("P1")).array > 0, blob(Grid()))
+    assert cohort.clinical.loc["P2", "age"] == 60
+    assert cohort.manifest.time_zero == "diagnosis"
+
+
+def test_the_salt_decides_the_key(export):
+    root = export.parent
+    for out, salt in (("one", "a"), ("two", "a"), ("three", "b")):
+        run(export, "--salt", str(root / salt), out=out)
+    one, two, three = (load_cohort(root / out).patients for out in ("one", "two", "three"))
+    assert one == two
+    assert not set(one) & set(three)
+    assert (root / "a").stat().st_mode & 0o077 == 0
+    run(export, out="four")
+    assert not set(one) & set(load_cohort(root / "four").patients)
+
+
+def test_spoiled_salt(export):
+    (export.parent / "salt").write_text("sugar")
+    with pytest.raises(CohortError, match="holds no salt"):
+        run(export, "--salt", str(export.parent / "salt"))
+
+
+PLANTED = {
+    "PatientName": "Mustermann^Erika",
+    "PatientBirthDate": "19571224",
+    "PatientID": "H4711-0815",
+    "AccessionNumber": "ACC998877",
+    "OtherPatientIDs": "INSUR5566",
+    "ReferringPhysicianName": "Hausarzt^Hans",
+    "InstitutionName": "Spital Hintertupfing",
+    "PatientAddress": "Lindenweg 99",
+    "StudyDescription": "Mustermann study",
+    "SeriesDescription": "T1 post Mustermann 19571224",
+    "ProtocolName": "t1 ERIKA special",
+    "StationName": "STATION77",
+    "ImageComments": "call Erika Mustermann",
+    "StudyDate": "20190203",
+    "ManufacturerModelName": "Scanner of Hausarzt",
+}
+
+
+@pytest.mark.parametrize("spoiled", [False, True], ids=["good", "with a fault"])
+def test_nothing_that_is_written_or_printed_names_a_patient(export, spoiled):
+    root = export.parent
+    folder = export / "Mustermann_Erika"
+    (export / "P1").rename(folder)
+    for number, path in enumerate(sorted(folder.rglob("*.dcm"))):
+        file = pydicom.dcmread(path)
+        for keyword, value in PLANTED.items():
+            setattr(file, keyword, value)
+        block = file.private_block(0x0011, "ACME", create=True)
+        block.add_new(0x10, "LO", "Mustermann private 4711")
+        file.save_as(path.with_name(f"Mustermann_{number}.dcm"))
+        path.unlink()
+    table = (root / "clinical.csv").read_text().replace("P1,", "H4711-0815,").splitlines()
+    table = [f"{line},{extra}" for line, extra in zip(table, ("surname", "Mustermann", "Doe"), strict=True)]
+    (root / "clinical.csv").write_text("\n".join(table))
+    if spoiled:
+        next(path for path in folder.rglob("*.dcm") if pydicom.dcmread(path).get("InstanceNumber") == 3).unlink()
+    printed = run(export, "--dry-run").output
+    try:
+        printed += run(export, "--leave-out-faulty", "--salt", str(root / "salt")).output
+        if spoiled:
+            run(export, out="again")
+    except CohortError as error:
+        assert spoiled
+        printed += str(error)
+    written = b"".join(
+        str(path.relative_to(root)).encode()
+        + (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+        for path in (root / "out").rglob("*")
+        if path.is_file()
+    )
+    assert len(written) > 1000
+    assert ("lacks 1 slice" in printed) == spoiled
+    planted = ["mustermann", "erika", "4711", "19571224", "998877", "5566", "hausarzt", "hintertupfing", "lindenweg"]
+    planted += ["station77", "20190203", "acme"]
+    for word in planted:
+        assert word not in printed.lower(), word
+        assert word.encode() not in written.lower(), word
+
+
+def test_dry_run_says_what_and_why_and_writes_nothing(export):
+    write_series(export / "P1" / "loc", textured(Grid()), Grid(), tags={"SeriesDescription": "localiser"})
+    before = sorted(export.parent.rglob("*"))
+    result = run(export, "--dry-run", "--show-sources", "--keep-ids")
+    assert result.exit_code == 0
+    lines = result.output.replace("\n", " ")
+    for words in ("t1_mask", "outlines it", "no rule matches", "localiser", "loc"):
+        assert words in lines
+    assert sorted(export.parent.rglob("*")) == before
+
+
+def break_slice(export):
+    path = sorted(series_folder(export).iterdir())[3]
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def second_match(export):
+    write_series(export / "P1" / "more", textured(Grid()), Grid(), tags={"SeriesDescription": "T1 post late"})
+
+
+def foreign_outline(export):
+    """The outline of P2's images under the name of P1."""
+    shutil.rmtree(export / "P1" / "assessors")
+    (export / "P1" / "assessors").mkdir()
+    copied = export / "P1" / "assessors" / "roi.dcm"
+    shutil.copy(export / "P2" / "assessors" / "roi.dcm", copied)
+    rewrite(copied, PatientID="P1")
+
+
+def other_frame(export):
+    for path in series_folder(export).iterdir():
+        rewrite(path, FrameOfReferenceUID="1.2.3.4")
+
+
+def second_outline(export):
+    copied = export / "P1" / "assessors" / "again.dcm"
+    shutil.copy(export / "P1" / "assessors" / "roi.dcm", copied)
+    rewrite(copied, SeriesInstanceUID="1.2.3.9")
+
+
+FAULTS = {
+    "missing slice": (lambda export: sorted(series_folder(export).iterdir())[2].unlink(), "channel t1: lacks 1 slice"),
+    "truncated": (break_slice, "channel t1: slice . of 6 is cut short"),
+    "two series": (second_match, "2 series match channel t1: series"),
+    "another patient": (foreign_outline, "outlines images of another patient"),
+    "frame of reference": (other_frame, "t1_mask: ROI 'GTV' has another frame of reference"),
+    "two outlines": (second_outline, "2 outlines for t1"),
+    "no outline": (lambda export: (export / "P1" / "assessors" / "roi.dcm").unlink(), "has no tumour outline on t1"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_and_nothing_is_written(export, fault):
+    spoil, message = FAULTS[fault]
+    spoil(export)
+    with pytest.raises(CohortError, match=message) as caught:
+        run(export, "--salt", str(export.parent / "salt"))
+    assert "line 2 of the clinical table" in str(caught.value)
+    assert "1 of 2 patients have a fault" in str(caught.value)
+    assert not (export.parent / "out").exists()
+    assert sorted(path.name for path in export.parent.iterdir()) == ["MAP.toml", "clinical.csv", "export", "salt"]
+
+
+def test_a_faulty_patient_can_be_left_out(export):
+    break_slice(export)
+    result = run(export, "--leave-out-faulty", "--keep-ids")
+    cohort = load_cohort(export.parent / "out")
+    assert cohort.patients == ("P1", "P2")
+    assert [cohort.has_image(patient) for patient in cohort.patients] == [False, True]
+    assert "left out" in result.output
+    assert not (export.parent / "out" / "images" / "P1").exists()
+
+
+def test_a_header_cut_short_is_counted(export):
+    path = sorted(series_folder(export).iterdir())[2]
+    path.write_bytes(path.read_bytes()[:140])
+    with pytest.raises(CohortError, match="lacks 1 slice"):
+        run(export)
+
+
+def test_most_slices_chooses_among_matches(export):
+    second_match(export)
+    shutil.rmtree(export / "P1" / "more")
+    large = Grid(size=(12, 10, 9))
+    write_series(export / "P1" / "more", textured(large), large, tags={"SeriesDescription": "T1 post"})
+    edit_map(export, 'description = "t1"', 'description = "t1"\nchoose = "most_slices"')
+    with pytest.raises(CohortError, match="has no tumour outline on t1"):
+        run(export)  # the outline is on the other series: it is not carried over to images that it was not drawn on
+
+
+def test_tags_and_exclude_tell_series_apart(export):
+    second_match(export)
+    edit_map(export, 'description = "t1"', 'description = "t1"\nexclude = "late"')
+    run(export, "--keep-ids")
+    assert load_cohort(export.parent / "out").has_image("P1")
+    shutil.rmtree(export.parent / "out")
+    edit_map(export, 'exclude = "late"', 'tags = { EchoTime = "^12" }')
+    for path in series_folder(export).iterdir():
+        rewrite(path, EchoTime=12.5)
+    run(export, "--keep-ids")
+    cohort = load_cohort(export.parent / "out")
+    assert (cohort.has_image("P1"), cohort.has_image("P2")) == (True, False)
+
+
+def test_key_from_another_tag(export):
+    for path in export.rglob("*.dcm"):
+        rewrite(path, PatientID="x", ClinicalTrialSubjectID="STUDY-" + path.relative_to(export).parts[0])
+    edit_map(
+        export, "[[channels]]", '[patient]\ntag = "ClinicalTrialSubjectID"\npattern = "STUDY-(.+)"\n\n[[channels]]'
+    )
+    run(export, "--keep-ids")
+    assert load_cohort(export.parent / "out").has_image("P2")
+
+
+def test_nifti_masks_by_their_path(export):
+    run(export, "--keep-ids")
+    for patient in ("P1", "P2"):
+        mask = export.parent / "out" / "images" / patient / "t1_mask.nii.gz"
+        shutil.copy(mask, export / f"{patient}_seg.nii.gz")
+        shutil.rmtree(export / patient / "assessors")
+    edit_map(export, 'roi = "gtv"', "files = '(?P<patient>P\\d)_seg.nii.gz'")
+    run(export, "--keep-ids", out="again")
+    cohort = load_cohort(export.parent / "again")
+    np.testing.assert_array_equal(read_volume(cohort.mask_path("P2")).array > 0, blob(Grid()))
+
+
+def test_patients_without_images_and_images_without_a_row(export):
+    (export.parent / "clinical.csv").write_text(
+        "patient_id,os_days,os_event,dm_days,dm_event\nP1,5,1,5,1\nP9,6,1,6,1\n"
+    )
+    result = run(export, "--keep-ids")
+    assert "1 patients of the export have no row" in result.output
+    assert "1 patients of the clinical table have no images" in result.output
+    assert load_cohort(export.parent / "out").patients == ("P1", "P9")
+
+
+def test_burned_in_annotation_and_lossy_compression_are_reported(export):
+    for path in series_folder(export).iterdir():
+        rewrite(path, BurnedInAnnotation="YES", LossyImageCompression="01")
+    output = run(export, "--keep-ids").output
+    assert "burned-in annotations" in output
+    assert "compressed with loss" in output
+    acquisition = pd.read_csv(export.parent / "out" / "acquisition.csv", index_col="patient_id")
+    assert acquisition.loc["P1", "BurnedInAnnotation"] == "YES"
+
+
+def test_clinical_fault_is_named_by_line(export):
+    (export.parent / "clinical.csv").write_text("patient_id,age,os_days,os_event,dm_days,dm_event\nP1,old,5,1,5,1\n")
+    with pytest.raises(CohortError, match=r"line-2, column age: 'old' is not a number") as caught:
+        run(export)
+    assert "P1" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[masks]", "[mask]", "mask: Extra inputs"),
+        ('modality = "MR"', "", "channels.0.modality"),
+        ('description = "t1"', 'description = "t1("', "no regular expression"),
+        ('description = "t1"', 'tags = { EchoTim = "1" }', "no DICOM keyword"),
+        ('roi = "gtv"', 'channel = "t2"', "is not a channel; choose from t1"),
+        ('roi = "gtv"', 'files = "seg"', "has no group"),
+        ('name = "t1"', 'name = "t1_mask"', "a channel cannot be called mask"),
+        ('site = "north"', 'site = "no rth"', "site"),
+    ],
+)
+def test_wrong_map(export, old, new, message):
+    edit_map(export, old, new)
+    with pytest.raises(CohortError, match=message):
+        run(export)
+
+
+def test_folder_without_dicom(export):
+    shutil.rmtree(export)
+    export.mkdir()
+    with pytest.raises(CohortError, match="holds no DICOM file in 0 files"):
+        run(export)
+
+
+SAMPLE_MAP = """
+name = "sample"
+site = "mcgill"
+time_zero = "diagnosis"
+
+[[channels]]
+name = "t1"
+modality = "MR"
+
+[[channels]]
+name = "pet"
+modality = "PT"
+
+[masks]
+roi = "GTV_Mass"
+"""
+
+
+@pytest.mark.real_data
+def test_real_sample_gives_the_published_images_and_masks(real_data, tmp_path):
+    source = real_data / "sts_dicom_sample"
+    export = tmp_path / "export"
+    shutil.copytree(source, export)
+    (tmp_path / "MAP.toml").write_text(SAMPLE_MAP)
+    (tmp_path / "clinical.csv").write_text(
+        "patient_id,os_days,os_event,dm_days,dm_event\nSTS_015,5,1,5,1\nSTS_024,6,1,6,1\n"
+    )
+    run(export, "--keep-ids")
+    for patient in ("STS_015", "STS_024"):
+        folder = tmp_path / "out" / "images" / patient
+        for channel, part, tolerance in (("t1", "MR_T1", 0), ("pet", "PET", 3e-6)):
+            volume = read_volume(folder / f"{channel}.nii.gz")
+            published = read_volume(real_data / "sts_public" / patient / f"{channel}.nii.gz")
+            np.testing.assert_allclose(volume.array, published.array, rtol=0, atol=tolerance)
+            np.testing.assert_allclose(volume.geometry.origin, published.geometry.origin, atol=1e-3)
+            mask = read_volume(folder / f"{channel}_mask.nii.gz")
+            expected = read_volume(source / patient / part / "expected_mask.nii.gz")
+            np.testing.assert_array_equal(mask.array > 0, expected.array > 0)
