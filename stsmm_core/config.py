@@ -57,14 +57,64 @@ class Augmentation(Section):
     """Largest relative change of size: 0.1 draws from 0.9 to 1.1."""
 
 
+class BiasCorrection(Section):
+    """N4: the slow shading of an MRI."""
+
+    channels: tuple[str, ...] = ("t1", "t2")
+    """Which channels are MRI and not corrected yet; a PET has no bias field."""
+    shrink: Count = 4
+    """The field is fitted to every n-th voxel along each axis."""
+    iterations: tuple[Count, ...] = Field(default=(50, 50, 50, 50), min_length=1)
+    """At most so many at each resolution of the field, the coarsest first."""
+    convergence: Positive = 1e-3
+
+
+class Registration(Section):
+    """Rigid registration of channels to the first one."""
+
+    channels: tuple[str, ...] = ()
+    """Which channels are moved; none where they share a frame of reference and the patient lay still."""
+    bins: Annotated[int, Field(ge=8, strict=True)] = 32
+    """Of the joint histogram."""
+    sampling: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.25
+    """Share of the voxels that the histogram counts, drawn by `seed`."""
+    seed: Count = 1
+    """From 1: the library takes 0 for the clock."""
+    iterations: Count = 100
+    """At most so many at each of three resolutions."""
+
+
+Step = Literal["bias_correction", "registration", "resampling", "zscore", "masking"]
+STEPS: tuple[Step, ...] = get_args(Step)
+
+
 class Imaging(Section):
     """From volumes to one tensor a patient (needs no population statistics)."""
 
+    steps: tuple[Step, ...] = STEPS
+    """What is done, in this order; what is left out is not done."""
+    bias_correction: BiasCorrection = BiasCorrection()
+    registration: Registration = Registration()
     shape: tuple[Count, Count, Count] = (64, 64, 64)
     """Voxels along depth, height, width."""
     margin_mm: Annotated[float, Field(ge=0, strict=True)] = 5.0
     """Perilesional tissue kept around the tumour."""
     augmentation: Augmentation = Augmentation()
+
+    @field_validator("steps")
+    @classmethod
+    def _possible_order(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        if len(set(steps)) != len(steps) or "resampling" not in steps:
+            raise ValueError("must name 'resampling', which makes the tensor's grid, and no step twice")
+        turn = steps.index("resampling")
+        late = [step for step in steps[turn:] if step in ("bias_correction", "registration")]
+        early = [step for step in steps[:turn] if step in ("zscore", "masking")]
+        if late or early:
+            raise ValueError(
+                "'bias_correction' and 'registration' work on whole volumes, before 'resampling'; "
+                "'zscore' and 'masking' on the tumour's grid, after it"
+            )
+        return steps
 
 
 class Model(Section):

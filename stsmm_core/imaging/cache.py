@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from stsmm_core.imaging.preprocess import PREPROCESSING_VERSION, preprocess_pati
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-def cached_tensor(cache: Path, channels: Sequence[Path], mask: Path, config: Imaging) -> NDArray[np.float32]:
+def cached_tensor(cache: Path, channels: Mapping[str, Path], mask: Path, config: Imaging) -> NDArray[np.float32]:
     """The tensor of `preprocess_patient`, from `cache` if it was ever made from the same content and settings.
 
     A file in the cache is named after the SHA-256 of the input files' content, the preprocessing settings (augmentation
@@ -37,13 +37,13 @@ def cached_tensor(cache: Path, channels: Sequence[Path], mask: Path, config: Ima
     return tensor
 
 
-def _key(channels: Sequence[Path], mask: Path, config: Imaging) -> str:
+def _key(channels: Mapping[str, Path], mask: Path, config: Imaging) -> str:
     """What a tensor depends on, as one hexadecimal word."""
     ingredients = {
         "version": PREPROCESSING_VERSION,
         # By exclusion, so that a setting added later counts without anyone remembering this line.
         "settings": config.model_dump(mode="json", exclude={"augmentation"}),
-        "channels": [_content(path) for path in channels],
+        "channels": [(name, _content(path)) for name, path in channels.items()],
         "mask": _content(mask),
     }
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()

@@ -1,69 +1,186 @@
 """From a patient's volumes and tumour mask to one tensor, with nothing learned from other patients.
 
-The order of the steps:
+The steps, each a function from images to images, in the order of `imaging.steps`:
 
-1. bias correction of each MRI channel on its own grid (N4; not yet part of this version);
-2. the tumour grid: the box around the tumour and its margin, padded to the tensor's shape, one spacing for all axes;
-3. every channel and the mask read off on that grid, in physical space, straight from their own grids. This one
-   interpolation aligns, crops, pads and resizes at once;
-4. z-score of each channel within the tumour's bounding region;
-5. everything beyond the tumour and its perilesional margin set to 0, the mean of the bounding region.
+- `bias_correction`: N4 of the MRI channels, each on its own grid;
+- `registration`: channels moved onto the first one; the grid is moved, no voxel changes;
+- `resampling`: every channel and the mask read off on the tumour grid, the box around the tumour and its margin, padded
+  to the tensor's shape, with one spacing for all axes. They are read in physical space, straight from their own grids:
+  this one interpolation aligns, crops, pads and resizes at once;
+- `zscore`: each channel, within the bounding box of the tumour and its margin;
+- `masking`: everything beyond the tumour and its perilesional margin is no data.
+
+Voxels without data are NaN until the end and 0 in the tensor: the mean of the box, where the channel was z-scored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from stsmm_core.config import Imaging
+from stsmm_core.config import Imaging, Step
 from stsmm_core.errors import CohortError
+from stsmm_core.imaging.bias import correct_bias
+from stsmm_core.imaging.registration import Motion, register
 from stsmm_core.imaging.volume import Geometry, Volume, read_volume, resample
 
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 """Raise it with every change that alters a tensor: cached tensors of other versions are then computed anew."""
 
 CONSTANT = 1e-6
 """A standard deviation below this share of the largest value is rounding, not contrast."""
 
 
-def preprocess_patient(channels: Sequence[Path], mask: Path, config: Imaging) -> NDArray[np.float32]:
-    """One patient's tensor, shape (channels, D, H, W), z-scored, 0 beyond the margin and outside a field of view.
+@dataclass(frozen=True)
+class PatientImages:
+    """A patient's volumes on their way to a tensor.
+
+    Attributes:
+        channels: a volume each, in the order of the tensor.
+        tumour: 0 and 1.
+        sources: the file of each channel, and of the mask under `mask`; for messages.
+        motions: how far each registered channel was moved, and how much that helped.
+    """
+
+    channels: Mapping[str, Volume]
+    tumour: Volume
+    sources: Mapping[str, Path]
+    motions: Mapping[str, Motion] = field(default_factory=dict)
+
+    @property
+    def first(self) -> str:
+        """The channel that the tensor's axes run along."""
+        return next(iter(self.channels))
+
+
+def preprocess_patient(channels: Mapping[str, Path], mask: Path, config: Imaging) -> NDArray[np.float32]:
+    """One patient's tensor, shape (channels, D, H, W), 0 where there are no data.
 
     Axes D, H, W run along the z, y, x axes of the first channel. Each channel and the mask may have its own grid; where
-    they lie relative to each other is taken from their headers.
+    they lie relative to each other is taken from their headers, and from the registration.
 
     Args:
-        channels: one volume a channel, in the order of the tensor.
+        channels: a volume each, by name, in the order of the tensor.
         mask: the tumour; any voxel that is not 0 belongs to it.
-        config: shape (D, H, W) of the tensor and margin in mm.
 
     Raises:
         CohortError: naming the file that is unreadable, not finite, empty, constant or elsewhere, and the remedy.
     """
-    tumour = read_tumour(mask)
-    volumes = [read_volume(path) for path in channels]
-    grid = tumour_grid(tumour, volumes[0].geometry, shape=config.shape, margin_mm=config.margin_mm)
-    inside = resample(tumour, grid, interpolation="nearest").array > 0
+    images = prepare_patient(channels, mask, config)
+    return np.stack([np.nan_to_num(volume.array, nan=0.0) for volume in images.channels.values()])
+
+
+def prepare_patient(channels: Mapping[str, Path], mask: Path, config: Imaging) -> PatientImages:
+    """The images after the last step, on the tumour grid; arguments and errors as `preprocess_patient`."""
+    images = read_images(channels, mask)
+    for step in config.steps:
+        images = STEP_FUNCTIONS[step](images, config)
+    return images
+
+
+def read_images(channels: Mapping[str, Path], mask: Path) -> PatientImages:
+    """Read a patient's volumes and mask as they lie on disk."""
+    return PatientImages(
+        {name: read_volume(path) for name, path in channels.items()}, read_tumour(mask), {**channels, "mask": mask}
+    )
+
+
+def correct_biases(images: PatientImages, config: Imaging) -> PatientImages:
+    """N4 of the channels that `imaging.bias_correction` names."""
+    return _each(
+        images,
+        lambda name, volume: (
+            correct_bias(volume, config.bias_correction) if name in config.bias_correction.channels else volume
+        ),
+    )
+
+
+def register_channels(images: PatientImages, config: Imaging) -> PatientImages:
+    """Move the channels that `imaging.registration` names onto the first one; the mask stays with the first."""
+    fixed = images.channels[images.first]
+    motions: dict[str, Motion] = {}
+
+    def moved(name: str, volume: Volume) -> Volume:
+        if name == images.first or name not in config.registration.channels:
+            return volume
+        placed, motions[name] = register(volume, fixed, config.registration)
+        return placed
+
+    return replace(_each(images, moved), motions=motions)
+
+
+def onto_tumour_grid(images: PatientImages, config: Imaging) -> PatientImages:
+    """Read every channel and the mask off on the tumour grid, NaN outside a channel's field of view.
+
+    Raises:
+        CohortError: when the tumour vanishes between the voxels, or a channel does not show it.
+    """
+    reference = images.channels[images.first].geometry
+    grid = tumour_grid(images.tumour, reference, shape=config.shape, margin_mm=config.margin_mm)
+    tumour = resample(images.tumour, grid, interpolation="nearest")
+    inside = tumour.array > 0
+    mask = images.sources["mask"]
     if not inside.any():
         raise CohortError(
             f"{mask}: the tumour is thinner than one voxel of the tensor ({grid.spacing_mm[0]:.1f} mm) and vanishes; "
             "remove stray voxels far from the tumour, or raise imaging.shape"
         )
-    region = perilesional_region(inside, spacing_mm=grid.spacing_mm[0], margin_mm=config.margin_mm)
-    box = bounding_box(region)
-    tensor = np.zeros((len(channels), *config.shape), dtype=np.float32)
-    for index, (path, volume) in enumerate(zip(channels, volumes, strict=True)):
-        values = resample(volume, grid, interpolation="linear").array
-        if np.isnan(values[inside]).all():
+
+    def resampled(name: str, volume: Volume) -> Volume:
+        there = resample(volume, grid, interpolation="linear")
+        if np.isnan(there.array[inside]).all():
             raise CohortError(
-                f"{path}: does not overlap the tumour of {mask} in physical space; "
+                f"{images.sources[name]}: does not overlap the tumour of {mask} in physical space; "
                 "check that both headers (origin, direction, spacing) belong to the same examination"
             )
-        standardised = zscore(values, box, source=path)
-        tensor[index] = np.where(region & np.isfinite(standardised), standardised, 0)
-    return tensor
+        return there
+
+    return replace(_each(images, resampled), tumour=tumour)
+
+
+def standardise(images: PatientImages, config: Imaging) -> PatientImages:
+    """z-score of each channel within the bounding box of the tumour and its margin."""
+    box = bounding_box(region_of(images.tumour, config))
+    return _each(
+        images,
+        lambda name, volume: replace(volume, array=zscore(volume.array, box, source=images.sources[name])),
+    )
+
+
+def hide_surroundings(images: PatientImages, config: Imaging) -> PatientImages:
+    """NaN for everything beyond the tumour and its margin."""
+    region = region_of(images.tumour, config)
+    return _each(images, lambda _, volume: replace(volume, array=np.where(region, volume.array, np.float32(np.nan))))
+
+
+STEP_FUNCTIONS: Mapping[Step, Callable[[PatientImages, Imaging], PatientImages]] = {
+    "bias_correction": correct_biases,
+    "registration": register_channels,
+    "resampling": onto_tumour_grid,
+    "zscore": standardise,
+    "masking": hide_surroundings,
+}
+
+
+def _each(images: PatientImages, change: Callable[[str, Volume], Volume]) -> PatientImages:
+    """The images with each channel changed; an error that names no file gets the channel's."""
+    changed: dict[str, Volume] = {}
+    for name, volume in images.channels.items():
+        try:
+            changed[name] = change(name, volume)
+        except CohortError as error:
+            source = str(images.sources[name])
+            named = str(error).startswith((source, str(images.sources["mask"])))
+            raise CohortError(str(error) if named else f"{source}: {error}") from None
+    return replace(images, channels=changed)
+
+
+def region_of(tumour: Volume, config: Imaging) -> NDArray[np.bool_]:
+    """The tumour and its perilesional margin on the tumour grid."""
+    return perilesional_region(tumour.array > 0, spacing_mm=tumour.geometry.spacing_mm[0], margin_mm=config.margin_mm)
 
 
 def read_tumour(path: Path) -> Volume:

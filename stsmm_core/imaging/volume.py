@@ -16,6 +16,7 @@ from stsmm_core.errors import CohortError
 Triple = tuple[float, float, float]
 Cosines = tuple[float, float, float, float, float, float, float, float, float]
 
+NO_COSINE = 1e-12
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 
 # Of the NIfTI header: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h
@@ -111,7 +112,7 @@ def resample(volume: Volume, grid: Geometry, *, interpolation: Literal["linear",
         {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor}[interpolation],
         grid.origin,
         grid.spacing_mm,
-        grid.direction,
+        _exact_zeros(grid.direction),
         math.nan if interpolation == "linear" else 0.0,
         sitk.sitkFloat32,
     )
@@ -123,7 +124,7 @@ def to_image(volume: Volume) -> sitk.Image:
     image = sitk.GetImageFromArray(volume.array)
     image.SetSpacing(volume.geometry.spacing_mm)
     image.SetOrigin(volume.geometry.origin)
-    image.SetDirection(volume.geometry.direction)
+    image.SetDirection(_exact_zeros(volume.geometry.direction))
     return image
 
 
@@ -161,6 +162,11 @@ def _check_finite(path: Path, values: NDArray[np.floating]) -> None:
     bad = int((~np.isfinite(values)).sum())
     if bad:
         raise CohortError(f"{path}: {bad} voxels are NaN or infinite; export it again, or set the background to 0")
+
+
+def _exact_zeros(direction: Cosines) -> list[float]:
+    """The cosines, 0 where rounding left next to nothing: ITK fails to invert a matrix with subnormal numbers."""
+    return [cosine if abs(cosine) > NO_COSINE else 0.0 for cosine in direction]
 
 
 def _smoothing_sigmas_mm(source: Geometry, grid: Geometry) -> NDArray[np.float64]:

@@ -78,7 +78,7 @@ def load_site_data(
     images = torch.zeros(len(cohort.patients), len(channels), *experiment.imaging.shape)
     for row, patient in enumerate(cohort.patients):
         if has_image[row]:
-            paths = [cohort.channel_path(patient, channel) for channel in channels]
+            paths = {channel: cohort.channel_path(patient, channel) for channel in channels}
             try:
                 tensor = cached_tensor(cache, paths, cohort.mask_path(patient), experiment.imaging)
             except CohortError as error:

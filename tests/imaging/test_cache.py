@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plain_imaging import imaging, named
 
-from stsmm_core.config import Augmentation, Imaging
+from stsmm_core.config import Augmentation
 from stsmm_core.errors import CohortError, RunError
 from stsmm_core.imaging import cache as cache_module
 from stsmm_core.imaging.cache import cached_tensor
 from stsmm_core.imaging.preprocess import preprocess_patient
 
-CONFIG = Imaging(shape=(16, 16, 16), margin_mm=3)
+CONFIG = imaging(shape=(16, 16, 16), margin_mm=3)
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def patient(tmp_path, phantoms):
         grid.write(folder / "t1.nii.gz", phantoms.ramp((1, 2, 3))),
         grid.write(folder / "t2.nii.gz", phantoms.blob((1, 2, 3), 8)),
     ]
-    return channels, grid.write(folder / "t1_mask.nii.gz", phantoms.box((10, 12, 14)))
+    return named(channels), grid.write(folder / "t1_mask.nii.gz", phantoms.box((10, 12, 14)))
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_numpy_alone_can_read_it(tmp_path, patient):
     np.testing.assert_array_equal(np.load(file), tensor)
 
 
-@pytest.mark.parametrize("changed", [0, 1, "mask"])
+@pytest.mark.parametrize("changed", ["t1", "t2", "mask"])
 def test_changed_input_is_not_reused(tmp_path, patient, phantoms, computed, changed):
     channels, mask = patient
     before = cached_tensor(tmp_path / "cache", channels, mask, CONFIG)
@@ -98,8 +99,8 @@ def test_changed_version_is_not_reused(tmp_path, patient, computed, monkeypatch)
 def test_order_and_number_of_channels_count(tmp_path, patient, computed):
     channels, mask = patient
     both = cached_tensor(tmp_path / "cache", channels, mask, CONFIG)
-    swapped = cached_tensor(tmp_path / "cache", channels[::-1], mask, CONFIG)
-    one = cached_tensor(tmp_path / "cache", channels[:1], mask, CONFIG)
+    swapped = cached_tensor(tmp_path / "cache", dict(reversed(channels.items())), mask, CONFIG)
+    one = cached_tensor(tmp_path / "cache", {"t1": channels["t1"]}, mask, CONFIG)
     assert len(computed) == 3
     np.testing.assert_array_equal(swapped, both[::-1])
     np.testing.assert_array_equal(one, both[:1])
@@ -116,7 +117,9 @@ def test_same_content_elsewhere_is_reused(tmp_path, patient, computed):
     channels, mask = patient
     cached_tensor(tmp_path / "cache", channels, mask, CONFIG)
     moved = mask.parent.rename(mask.parent.with_name("another"))
-    cached_tensor(tmp_path / "cache", [moved / path.name for path in channels], moved / mask.name, CONFIG)
+    cached_tensor(
+        tmp_path / "cache", named([moved / path.name for path in channels.values()]), moved / mask.name, CONFIG
+    )
     assert len(computed) == 1
 
 
@@ -156,7 +159,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, patient, monkeypatch):
 
 def test_missing_input(tmp_path, patient):
     channels, mask = patient
-    channels[1].unlink()
+    channels["t2"].unlink()
     with pytest.raises(CohortError, match=r"t2\.nii\.gz: cannot be read \(No such file"):
         cached_tensor(tmp_path / "cache", channels, mask, CONFIG)
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_imaging import imaging, named
 
-from stsmm_core.config import Imaging
 from stsmm_core.imaging.preprocess import (
     bounding_box,
     perilesional_region,
@@ -26,7 +26,7 @@ def test_a_box_keeps_its_millimetres(tmp_path, phantoms, noise):
     grid = phantoms.grid(*ANISOTROPIC, centre=(30, -40, 500))
     channel = grid.write(tmp_path / "t1.nii.gz", noise)
     mask = grid.write(tmp_path / "mask.nii.gz", phantoms.box((48, 30, 60), centre=(30, -40, 500)))
-    tensor = preprocess_patient([channel], mask, Imaging(shape=(32, 32, 32), margin_mm=0))
+    tensor = preprocess_patient({"t1": channel}, mask, imaging(shape=(32, 32, 32), margin_mm=0))
     assert tensor.shape == (1, 32, 32, 32)
     assert tensor.dtype == np.float32
     spacing = 60 / 32  # the longest side, z, fills the tensor
@@ -42,7 +42,7 @@ def test_shape_is_depth_height_width(tmp_path, phantoms, noise, shape, spacing):
     grid = phantoms.grid(*ANISOTROPIC)
     channel = grid.write(tmp_path / "t1.nii.gz", noise)
     mask = grid.write(tmp_path / "mask.nii.gz", phantoms.box((48, 30, 60)))
-    tensor = preprocess_patient([channel], mask, Imaging(shape=shape, margin_mm=0))
+    tensor = preprocess_patient({"t1": channel}, mask, imaging(shape=shape, margin_mm=0))
     assert tensor.shape == (1, *shape)
     np.testing.assert_allclose(extents(tensor[0]) * spacing, [60, 30, 48], atol=spacing)
     middle = [(along.min() + along.max()) / 2 for along in np.nonzero(tensor[0])]
@@ -92,8 +92,8 @@ def test_channels_on_different_grids_are_aligned(tmp_path, phantoms):
         second.write(tmp_path / "pet.nii.gz", phantoms.blob(point, 6)),
     ]
     mask = first.write(tmp_path / "mask.nii.gz", phantoms.box((50, 40, 60)))
-    config = Imaging(shape=(33, 33, 33), margin_mm=3)
-    tensor = preprocess_patient(channels, mask, config)
+    config = imaging(shape=(33, 33, 33), margin_mm=3)
+    tensor = preprocess_patient(named(channels), mask, config)
     spacing = (60 + 6) / 33
     expected = np.round(np.array(point)[::-1] / spacing + 16).astype(int)
     for channel in tensor:
@@ -115,7 +115,7 @@ def test_one_physical_field_gives_one_tensor(tmp_path_factory, phantoms, degrees
         second.write(folder / "t2.nii.gz", phantoms.ramp((10.0, 20.0, -15.0), offset=1000.0)),
     ]
     mask = first.write(folder / "mask.nii.gz", phantoms.box((30, 24, 36)))
-    tensor = preprocess_patient(channels, mask, Imaging(shape=(12, 16, 20), margin_mm=2))
+    tensor = preprocess_patient(named(channels), mask, imaging(shape=(12, 16, 20), margin_mm=2))
     assert tensor[0].std() > 0.1
     np.testing.assert_allclose(tensor[0], tensor[1], atol=5e-3)
 
@@ -127,7 +127,7 @@ def test_axes_follow_the_first_channel(tmp_path, phantoms):
     x_axis = np.reshape(direction, (3, 3))[:, 0]
     channel = grid.write(tmp_path / "t1.nii.gz", phantoms.ramp(tuple(x_axis)))
     mask = grid.write(tmp_path / "mask.nii.gz", phantoms.box((25, 25, 25)))
-    tensor = preprocess_patient([channel], mask, Imaging(shape=(16, 16, 16), margin_mm=0))[0]
+    tensor = preprocess_patient({"t1": channel}, mask, imaging(shape=(16, 16, 16), margin_mm=0))[0]
     inside = tensor != 0
     for column in range(16):
         values = tensor[:, :, column][inside[:, :, column]]
@@ -146,7 +146,7 @@ def test_zscore_over_the_bounding_region(tmp_path, phantoms, noise):
         grid.write(tmp_path / "t2.nii.gz", lambda points: 1e-3 * noise(points) + 7),
     ]
     mask = grid.write(tmp_path / "mask.nii.gz", phantoms.box((24, 24, 24)))
-    tensor = preprocess_patient(channels, mask, Imaging(shape=(24, 32, 40), margin_mm=0))
+    tensor = preprocess_patient(named(channels), mask, imaging(shape=(24, 32, 40), margin_mm=0))
     inside = tensor != 0
     np.testing.assert_array_equal(inside[0], inside[1])
     for channel in tensor:
@@ -160,7 +160,7 @@ def test_a_partly_covered_tumour_is_standardised_over_what_is_seen(tmp_path, pha
     half = phantoms.grid((48, 48, 8), (1.0, 1.0, 3.0), centre=(0, 0, -12))
     channels = [grid.write(tmp_path / "t1.nii.gz", noise), half.write(tmp_path / "t2.nii.gz", noise)]
     mask = grid.write(tmp_path / "mask.nii.gz", phantoms.box((24, 24, 24)))
-    tensor = preprocess_patient(channels, mask, Imaging(shape=(24, 24, 24), margin_mm=0))
+    tensor = preprocess_patient(named(channels), mask, imaging(shape=(24, 24, 24), margin_mm=0))
     assert (tensor[0] != 0).all()
     assert (tensor[1, 12:] == 0).all()
     assert tensor[1, :12].mean() == pytest.approx(0, abs=1e-4)
@@ -172,7 +172,7 @@ def test_margin_is_in_millimetres_on_any_spacing(tmp_path, phantoms, noise, marg
     grid = phantoms.grid(*ANISOTROPIC)
     channel = grid.write(tmp_path / "t1.nii.gz", noise)
     mask = grid.write(tmp_path / "mask.nii.gz", phantoms.box((48, 30, 60)))
-    tensor = preprocess_patient([channel], mask, Imaging(shape=(40, 40, 40), margin_mm=margin))
+    tensor = preprocess_patient({"t1": channel}, mask, imaging(shape=(40, 40, 40), margin_mm=margin))
     spacing = (60 + 2 * margin) / 40
     expected = np.array([60, 30, 48]) + 2 * margin
     np.testing.assert_allclose(extents(tensor[0]) * spacing, expected, atol=spacing)
@@ -207,10 +207,10 @@ def test_any_nonzero_voxel_is_tumour(tmp_path, phantoms, noise):
     grid = phantoms.grid((32, 32, 16), (1.0, 1.0, 2.0))
     channel = grid.write(tmp_path / "t1.nii.gz", noise)
     tumour = phantoms.box((20, 16, 18))
-    config = Imaging(shape=(16, 16, 16), margin_mm=2)
+    config = imaging(shape=(16, 16, 16), margin_mm=2)
     tensors = [
         preprocess_patient(
-            [channel], grid.write(tmp_path / f"mask{value}.nii.gz", lambda p, v=value: v * tumour(p)), config
+            {"t1": channel}, grid.write(tmp_path / f"mask{value}.nii.gz", lambda p, v=value: v * tumour(p)), config
         )
         for value in (1, 255)
     ]
@@ -229,9 +229,9 @@ def test_zscore_keeps_missing_voxels_missing(tmp_path):
 @pytest.mark.parametrize("patient", ["STS_005", "STS_022"])
 def test_real_patients(sts_public, patient):
     folder = sts_public / patient
-    config = Imaging(shape=(32, 32, 32))
+    config = imaging(shape=(32, 32, 32))
     channels = [folder / "t1.nii.gz", folder / "pet.nii.gz"]
-    tensor = preprocess_patient(channels, folder / "t1_mask.nii.gz", config)
+    tensor = preprocess_patient(named(channels), folder / "t1_mask.nii.gz", config)
     assert tensor.shape == (2, 32, 32, 32)
     assert np.isfinite(tensor).all()
     inside = (tensor != 0).any(axis=0)
@@ -241,5 +241,5 @@ def test_real_patients(sts_public, patient):
     # T1 and PET show different things of one body (fat is bright on T1 and cold on PET): related, but no copies.
     assert 0.01 < abs(np.corrcoef(t1, pet)[0, 1]) < 0.95
     # The PET was contoured on its own grid: framed by that mask instead, the same patient gives nearly the same tensor.
-    by_pet_mask = preprocess_patient(channels, folder / "pet_mask.nii.gz", config)
+    by_pet_mask = preprocess_patient(named(channels), folder / "pet_mask.nii.gz", config)
     assert np.corrcoef(tensor[1].ravel(), by_pet_mask[1].ravel())[0, 1] > 0.7

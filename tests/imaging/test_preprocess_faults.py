@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
+from plain_imaging import imaging, named
 
-from stsmm_core.config import Imaging
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.preprocess import preprocess_patient, read_tumour
 
@@ -27,7 +27,7 @@ def test_values_that_are_not_finite(tmp_path, phantoms, noise, name):
     }
     grid.write(paths[name], spoilt)
     with pytest.raises(CohortError, match=rf"{name}\.nii\.gz: 1 voxels are NaN or infinite; export"):
-        preprocess_patient([paths["t1"]], paths["mask"], Imaging(shape=(16, 16, 16)))
+        preprocess_patient({"t1": paths["t1"]}, paths["mask"], imaging(shape=(16, 16, 16)))
 
 
 @pytest.mark.parametrize("value", [0.0, 1234.567])
@@ -39,7 +39,7 @@ def test_a_constant_channel(tmp_path, phantoms, noise, value):
     ]
     mask = grid.write(tmp_path / "mask.nii.gz", phantoms.box((8, 8, 8)))
     with pytest.raises(CohortError, match=r"t2\.nii\.gz: has the same value"):
-        preprocess_patient(channels, mask, Imaging(shape=(16, 16, 16)))
+        preprocess_patient(named(channels), mask, imaging(shape=(16, 16, 16)))
 
 
 def test_a_channel_elsewhere(tmp_path, phantoms, noise):
@@ -50,7 +50,7 @@ def test_a_channel_elsewhere(tmp_path, phantoms, noise):
     ]
     mask = grid.write(tmp_path / "mask.nii.gz", phantoms.box((8, 8, 8)))
     with pytest.raises(CohortError, match=r"pet\.nii\.gz: does not overlap the tumour of .*mask\.nii\.gz.*headers"):
-        preprocess_patient(channels, mask, Imaging(shape=(16, 16, 16)))
+        preprocess_patient(named(channels), mask, imaging(shape=(16, 16, 16)))
 
 
 def test_a_tumour_lost_between_voxels(tmp_path, phantoms, noise):
@@ -65,4 +65,4 @@ def test_a_tumour_lost_between_voxels(tmp_path, phantoms, noise):
 
     mask = grid.write(tmp_path / "mask.nii.gz", strays)
     with pytest.raises(CohortError, match=r"mask\.nii\.gz: the tumour is thinner.*stray voxels"):
-        preprocess_patient([channel], mask, Imaging(shape=(16, 16, 16), margin_mm=0))
+        preprocess_patient({"t1": channel}, mask, imaging(shape=(16, 16, 16), margin_mm=0))
