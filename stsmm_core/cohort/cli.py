@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from stsmm_core.errors import CohortError
+
 app = typer.Typer(help="Check, describe, import and make cohort folders.", no_args_is_help=True)
 import_app = typer.Typer(help="Turn a public data set into cohort folders.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
@@ -15,14 +17,31 @@ NewFolder = Annotated[Path, typer.Argument(help="The folder to make; must not ex
 
 
 @app.command()
-def check(root: CohortFolder) -> None:
+def check(
+    root: CohortFolder,
+    images: Annotated[
+        bool, typer.Option("--images", help="Also preprocess every patient, and say what is odd about the images.")
+    ] = False,
+    pages: Annotated[
+        Path | None, typer.Option("--pages", help="With --images: folder for a page a patient to look at.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="With --images: experiment file whose [imaging] counts.")
+    ] = None,
+) -> None:
     """Say everything that is wrong with a cohort folder; exit code 1 when there is a fault."""
     from rich.console import Console
     from rich.text import Text
 
     from stsmm_core.cohort.check import check_cohort
 
+    if (pages or config) and not images:
+        raise CohortError("--pages and --config are for --images; add it, or leave them out")
     findings = check_cohort(root)
+    if images and not any(finding.severity == "fault" for finding in findings):
+        from stsmm_core.report.image_check import check_images_command
+
+        findings += check_images_command(root, config, pages)
     faults = [finding for finding in findings if finding.severity == "fault"]
     notes = [finding for finding in findings if finding.severity == "note"]
     console = Console()

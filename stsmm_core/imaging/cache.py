@@ -29,12 +29,21 @@ def cached_tensor(cache: Path, channels: Mapping[str, Path], mask: Path, config:
         CohortError: as `preprocess_patient`.
         RunError: when the cache folder cannot be read or written.
     """
-    path = cache / f"{_key(channels, mask, config)}.npy"
-    tensor = _load(path)
-    if tensor is None:
-        tensor = preprocess_patient(channels, mask, config)
-        _store(path, tensor)
+    tensor = _load(cache_path(cache, channels, mask, config))
+    return store_tensor(cache, channels, mask, config) if tensor is None else tensor
+
+
+def store_tensor(cache: Path, channels: Mapping[str, Path], mask: Path, config: Imaging) -> NDArray[np.float32]:
+    """Make a tensor and put it into the cache, in place of one that is there; errors as `cached_tensor`."""
+    path = cache_path(cache, channels, mask, config)
+    tensor = preprocess_patient(channels, mask, config)
+    _store(path, tensor)
     return tensor
+
+
+def cache_path(cache: Path, channels: Mapping[str, Path], mask: Path, config: Imaging) -> Path:
+    """Where a tensor lies, or would lie."""
+    return cache / f"{_key(channels, mask, config)}.npy"
 
 
 def _key(channels: Mapping[str, Path], mask: Path, config: Imaging) -> str:

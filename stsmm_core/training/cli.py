@@ -1,4 +1,4 @@
-"""stsmm train: the centralised mode."""
+"""stsmm train, the centralised mode, and stsmm preprocess, which gets its images ready."""
 
 from pathlib import Path
 from typing import Annotated
@@ -27,3 +27,23 @@ def train(config: ConfigFile, cohort: CohortFolders, out: RunFolder, cache: Cach
     from stsmm_core.training.train import train_run
 
     train_run(Console(), config, cohort, out, cache=cache)
+
+
+def preprocess(
+    cohort: Annotated[list[Path], typer.Argument(help="Cohort folders, or folders of cohort folders.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Experiment file; its [imaging] counts. [default: the defaults]")
+    ] = None,
+    cache: Annotated[Path, typer.Option("--cache", help="Folder of preprocessed images, for --cache of a run.")] = Path(
+        "runs/cache"
+    ),
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes. [default: one a core]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Make every tensor anew.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Predict time and disk; write nothing.")] = False,
+) -> None:
+    """Make the tensors of all patients, several at a time; what is in the cache already is left alone."""
+    from rich.console import Console
+
+    from stsmm_core.training.preprocessing import preprocess_cohorts
+
+    preprocess_cohorts(Console(), cohort, config, cache, workers=workers, force=force, dry_run=dry_run)

@@ -16,7 +16,7 @@ def open_cohorts(folders: Sequence[Path]) -> list[Cohort]:
     Raises:
         CohortError: with every fault of every cohort, or when two have the same site or other channels.
     """
-    roots = [root for folder in folders for root in _cohort_folders(folder)]
+    roots = cohort_folders(folders)
     faults = [
         f"  {root.name}: {finding}" for root in roots for finding in check_cohort(root) if finding.severity == "fault"
     ]
@@ -33,8 +33,10 @@ def open_cohorts(folders: Sequence[Path]) -> list[Cohort]:
     return cohorts
 
 
-def _cohort_folders(folder: Path) -> list[Path]:
-    if (folder / MANIFEST_FILE).exists() or not folder.is_dir():
-        return [folder]
-    inside = sorted(entry.parent for entry in folder.glob(f"*/{MANIFEST_FILE}"))
-    return inside or [folder]
+def cohort_folders(folders: Sequence[Path]) -> list[Path]:
+    """The cohort folders named; a folder that is none stands for those in it."""
+    roots: list[Path] = []
+    for folder in folders:
+        inside = sorted(entry.parent for entry in folder.glob(f"*/{MANIFEST_FILE}"))
+        roots += [folder] if (folder / MANIFEST_FILE).exists() or not inside else inside
+    return roots

@@ -1,0 +1,54 @@
+"""The tensors of many patients, several at a time.
+
+What a worker process has to import is kept small: it starts for a few patients, and torch alone takes seconds.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from stsmm_core.config import Imaging
+from stsmm_core.errors import CohortError
+from stsmm_core.imaging.cache import store_tensor
+
+
+@dataclass(frozen=True)
+class Job:
+    """A patient whose tensor is wanted.
+
+    Attributes:
+        label: of the patient, for messages at the site.
+    """
+
+    label: str
+    channels: Mapping[str, Path]
+    mask: Path
+
+
+def store_tensors(jobs: Sequence[Job], config: Imaging, cache: Path, *, workers: int) -> Iterator[str | None]:
+    """Make and store tensors in worker processes; as each is done, what is wrong with it, or None."""
+    if not jobs:
+        return
+    # A fresh interpreter a worker: a forked one would inherit the threads of the image library.
+    context = get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=use_one_thread) as pool:
+        for done in as_completed([pool.submit(try_to_store, job, config, cache) for job in jobs]):
+            yield done.result()
+
+
+def use_one_thread() -> None:
+    """Of the image library: one patient a process, more threads would only wait for each other."""
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+
+def try_to_store(job: Job, config: Imaging, cache: Path) -> str | None:
+    """Make and store a tensor; says what is wrong instead of raising, so that one patient does not stop the others."""
+    try:
+        store_tensor(cache, job.channels, job.mask, config)
+    except CohortError as error:
+        return f"{job.label}: {error}"
+    return None

@@ -1,0 +1,162 @@
+"""What can be measured of a patient's images before anyone trusts them, and which measures are odd."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from stsmm_core.imaging.preprocess import PatientImages
+from stsmm_core.imaging.volume import Volume, resample
+
+LEAST_COVERED = 0.99
+"""Share of the tumour that every channel should show."""
+MOST_SATURATED = 0.02
+"""Share of the tumour's voxels at the largest value of the volume, above which the scale was clipped."""
+MOST_VOLUME_CHANGE = 0.15
+"""Relative difference of two volumes of one tumour, above which one of them is wrong."""
+SPACING_FACTOR = 2.0
+"""A spacing this many times larger or smaller than the cohort's median is an outlier."""
+LEAST_LARGEST_PART = 0.99
+"""Share of the tumour in its largest part, below which it is in several pieces."""
+LARGEST_SHIFT_MM, LARGEST_TURN_DEGREES = 30.0, 20.0
+"""A patient does not move further between two series; a registration that says so has lost its way."""
+
+
+@dataclass(frozen=True)
+class ChannelQuality:
+    """Measures of one channel.
+
+    Attributes:
+        spacing_mm: along x, y, z.
+        covered: share of the tumour's voxels on the tumour grid that the channel shows.
+        saturated: share of the tumour's voxels at the largest value of the whole volume.
+        constant: whether all voxels within the tumour are the same.
+        information_gain: growth of the mutual information with the first channel by registration; None without one.
+        shift_mm, turn_degrees: how far registration moved the channel.
+    """
+
+    spacing_mm: tuple[float, float, float]
+    covered: float
+    saturated: float
+    constant: bool
+    information_gain: float | None = None
+    shift_mm: float = 0.0
+    turn_degrees: float = 0.0
+
+
+@dataclass(frozen=True)
+class PatientQuality:
+    """Measures of one patient.
+
+    Attributes:
+        at_border: whether the tumour touches the border of its grid.
+        parts: number of pieces that the tumour is in (26-connected).
+        largest_part: share of its voxels in the largest one.
+        volume_cm3: of the mask.
+        tensor_volume_cm3: of the mask on the tumour grid.
+    """
+
+    channels: Mapping[str, ChannelQuality]
+    at_border: bool
+    parts: int
+    largest_part: float
+    volume_cm3: float
+    tensor_volume_cm3: float
+
+
+def measure(read: PatientImages, prepared: PatientImages) -> PatientQuality:
+    """Measure a patient's images as they were read and as they came out of preprocessing."""
+    tumour = read.tumour.array > 0
+    labels, parts = ndimage.label(tumour, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(labels.ravel())[1:]
+    inside = prepared.tumour.array > 0
+    channels: dict[str, ChannelQuality] = {}
+    for name, volume in read.channels.items():
+        values = volume.array[_on(volume, read.tumour)]
+        motion = prepared.motions.get(name)
+        channels[name] = ChannelQuality(
+            volume.geometry.spacing_mm,
+            covered=float(np.isfinite(prepared.channels[name].array[inside]).mean()),
+            saturated=float((values == volume.array.max()).mean()) if values.size else 0.0,
+            constant=bool(values.size and values.min() == values.max()),
+            information_gain=motion.information_after - motion.information_before if motion else None,
+            shift_mm=motion.shift_mm if motion else 0.0,
+            turn_degrees=motion.turn_degrees if motion else 0.0,
+        )
+    return PatientQuality(
+        channels,
+        at_border=touches_border(tumour),
+        parts=int(parts),
+        largest_part=float(sizes.max() / sizes.sum()),
+        volume_cm3=_volume_cm3(read.tumour),
+        tensor_volume_cm3=_volume_cm3(prepared.tumour),
+    )
+
+
+def flags(quality: PatientQuality, *, sheet_cm3: float, median_spacing: Mapping[str, NDArray[np.float64]]) -> list[str]:
+    """What is odd about a patient, one sentence each; nothing for most. (The check of the cohort names the border.)
+
+    Args:
+        sheet_cm3: tumour volume in the clinical table; NaN where it has none.
+        median_spacing: of each channel over the cohort, along x, y, z.
+    """
+    said: list[str] = []
+    if quality.largest_part < LEAST_LARGEST_PART:
+        said.append(f"mask: is in {quality.parts} parts, the largest {quality.largest_part:.0%}: stray voxels?")
+    if _differ(quality.volume_cm3, sheet_cm3):
+        said.append(f"mask: {quality.volume_cm3:.1f} cm³, but the clinical table says {sheet_cm3:.1f} cm³")
+    if _differ(quality.tensor_volume_cm3, quality.volume_cm3):
+        said.append(
+            f"mask: {quality.volume_cm3:.1f} cm³ becomes {quality.tensor_volume_cm3:.1f} cm³ on the tumour grid: "
+            "too coarse, or slices too thick"
+        )
+    for name, channel in quality.channels.items():
+        said += [f"{name}: {message}" for message in _channel_flags(channel, median_spacing[name])]
+    return said
+
+
+def _channel_flags(channel: ChannelQuality, median_spacing: NDArray[np.float64]) -> list[str]:
+    said: list[str] = []
+    if channel.covered < LEAST_COVERED:
+        said.append(f"shows {channel.covered:.0%} of the tumour: cut off, or out of place")
+    if channel.constant:
+        said.append("is the same value all over the tumour")
+    elif channel.saturated > MOST_SATURATED:
+        said.append(f"is at its largest value in {channel.saturated:.0%} of the tumour: saturated")
+    ratio = np.array(channel.spacing_mm) / median_spacing
+    if (ratio > SPACING_FACTOR).any() or (ratio < 1 / SPACING_FACTOR).any():
+        here, usual = (" x ".join(f"{step:.2g}" for step in steps) for steps in (channel.spacing_mm, median_spacing))
+        said.append(f"has voxels of {here} mm, the cohort's median is {usual} mm")
+    if channel.information_gain is not None and channel.information_gain < 0:
+        said.append("lies worse after registration than before")
+    if channel.shift_mm > LARGEST_SHIFT_MM or channel.turn_degrees > LARGEST_TURN_DEGREES:
+        said.append(f"was moved by {channel.shift_mm:.0f} mm and {channel.turn_degrees:.0f}° by registration")
+    return said
+
+
+def median_spacings(qualities: Sequence[PatientQuality]) -> dict[str, NDArray[np.float64]]:
+    """Median spacing of each channel, along x, y, z."""
+    names = qualities[0].channels if qualities else ()
+    return {name: np.median([each.channels[name].spacing_mm for each in qualities], axis=0) for name in names}
+
+
+def touches_border(inside: NDArray[np.bool_]) -> bool:
+    """Whether a mask reaches the outermost voxels of its grid."""
+    return any(bool(face.any()) for axis in range(3) for face in (inside.take(0, axis), inside.take(-1, axis)))
+
+
+def _on(volume: Volume, tumour: Volume) -> NDArray[np.bool_]:
+    """The tumour on a channel's own grid."""
+    if volume.geometry == tumour.geometry:
+        return tumour.array > 0
+    return resample(tumour, volume.geometry, interpolation="nearest").array > 0
+
+
+def _volume_cm3(tumour: Volume) -> float:
+    return float((tumour.array > 0).sum() * np.prod(tumour.geometry.spacing_mm) / 1000)
+
+
+def _differ(volume: float, other: float) -> bool:
+    return bool(abs(volume - other) > MOST_VOLUME_CHANGE * max(volume, other))

@@ -1,0 +1,96 @@
+"""`stsmm preprocess`: the tensors of all patients of some cohorts, before anything trains on them."""
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+
+from stsmm_core.cohort.cohort import Cohort
+from stsmm_core.cohort.reading import load_cohort
+from stsmm_core.config import Experiment, Imaging, read_experiment
+from stsmm_core.errors import CohortError
+from stsmm_core.imaging.batch import Job, store_tensors
+from stsmm_core.imaging.cache import cache_path
+from stsmm_core.training.inputs import cohort_folders
+from stsmm_core.training.progress import progress_bar
+
+BYTES_A_VOXEL = 4
+MEBIBYTE = 2**20
+
+
+def preprocess_cohorts(
+    console: Console,
+    folders: Sequence[Path],
+    config: Path | None,
+    cache: Path,
+    *,
+    workers: int | None,
+    force: bool,
+    dry_run: bool,
+) -> None:
+    """Fill the cache with the tensors of all patients that have images.
+
+    The patient of median size is done first and timed; disk and time of the rest are predicted from it.
+
+    Args:
+        config: experiment file whose [imaging] counts; the defaults without one.
+        force: also make the tensors that are in the cache.
+        dry_run: stop after the prediction; nothing is kept.
+
+    Raises:
+        CohortError: with every patient whose images cannot be used; the others are in the cache then.
+    """
+    imaging = (Experiment() if config is None else read_experiment(config)).imaging
+    jobs = [job for root in cohort_folders(folders) for job in _jobs(load_cohort(root))]
+    todo = [job for job in jobs if force or not cache_path(cache, job.channels, job.mask, imaging).is_file()]
+    console.print(f"{len(jobs)} patients with images; {len(jobs) - len(todo)} in {cache} already", soft_wrap=True)
+    if not todo:
+        return
+    todo.sort(key=_bytes)
+    median = todo.pop(len(todo) // 2)
+    number = workers or os.cpu_count() or 1
+    with TemporaryDirectory() as scratch:
+        started = time.perf_counter()
+        outcomes = list(store_tensors([median], imaging, Path(scratch) if dry_run else cache, workers=1))
+        seconds = time.perf_counter() - started
+    console.print(_prediction([median, *todo], imaging, number, seconds), soft_wrap=True)
+    if dry_run:
+        return
+    with progress_bar(console, "Preprocessing", len(todo) + 1) as bar:
+        bar.advance()
+        for outcome in store_tensors(todo, imaging, cache, workers=number):
+            outcomes.append(outcome)
+            bar.advance()
+    faults = sorted(f"  {fault}" for fault in outcomes if fault is not None)
+    if faults:
+        raise CohortError(f"{len(faults)} of {len(jobs)} patients could not be preprocessed\n" + "\n".join(faults))
+    console.print(f"All tensors are in {cache}; train with --cache {cache}", soft_wrap=True)
+
+
+def _jobs(cohort: Cohort) -> list[Job]:
+    return [
+        Job(
+            f"{cohort.manifest.site}, patient {patient}",
+            {channel: cohort.channel_path(patient, channel) for channel in cohort.manifest.channels},
+            cohort.mask_path(patient),
+        )
+        for patient in cohort.patients
+        if cohort.has_image(patient)
+    ]
+
+
+def _bytes(job: Job) -> int:
+    return sum(path.stat().st_size for path in job.channels.values())
+
+
+def _prediction(todo: Sequence[Job], imaging: Imaging, workers: int, seconds: float) -> str:
+    voxels = math.prod(imaging.shape) * sum(len(job.channels) for job in todo)
+    minutes = seconds * len(todo) / min(workers, len(todo)) / 60
+    return (
+        f"{len(todo)} to do: about {voxels * BYTES_A_VOXEL / MEBIBYTE:.0f} MiB of disk, and at most {minutes:.1f} "
+        f"minutes on {workers} processes ({seconds:.1f} s for the patient of median size, start included)"
+    )

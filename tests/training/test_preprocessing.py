@@ -1,0 +1,86 @@
+"""stsmm preprocess: the cache is full afterwards, and what cannot be done is said."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from typer.testing import CliRunner
+
+from stsmm_core.cli import build_app
+from stsmm_core.cohort.reading import load_cohort
+from stsmm_core.cohort.synthetic import write_synthetic_cohorts
+from stsmm_core.config import read_experiment
+from stsmm_core.errors import CohortError
+from stsmm_core.training.site_data import load_site_data
+
+CONFIG = """
+[model]
+image_encoder = "small_densenet"
+
+[imaging]
+shape = [16, 16, 16]
+steps = ["resampling", "zscore", "masking"]
+"""
+
+
+@pytest.fixture
+def cohorts(tmp_path):
+    write_synthetic_cohorts(tmp_path / "cohorts", sites=2, patients=8, seed=0)
+    (tmp_path / "config.toml").write_text(CONFIG)
+    return tmp_path / "cohorts"
+
+
+def run(cohorts, *options):
+    root = cohorts.parent
+    arguments = ["preprocess", str(cohorts), "--config", str(root / "config.toml"), "--cache", str(root / "cache")]
+    result = CliRunner().invoke(build_app(), [*arguments, "--workers", "1", *options])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def with_images(cohorts):
+    loaded = [load_cohort(cohorts / site) for site in ("site_1", "site_2")]
+    return [(cohort, patient) for cohort in loaded for patient in cohort.patients if cohort.has_image(patient)]
+
+
+def test_training_finds_every_tensor(cohorts, monkeypatch):
+    number = len(with_images(cohorts))
+    output = run(cohorts, "--workers", "2")
+    assert f"{number} to do" in output
+    assert len(list((cohorts.parent / "cache").iterdir())) == number
+
+    def recompute(*arguments):
+        raise AssertionError("this tensor should have come from the cache")
+
+    monkeypatch.setattr("stsmm_core.imaging.cache.preprocess_patient", recompute)
+    experiment = read_experiment(cohorts.parent / "config.toml")
+    data = load_site_data(load_cohort(cohorts / "site_1"), experiment, cache=cohorts.parent / "cache")
+    assert np.abs(data.images.numpy()).sum() > 0
+    assert "to do" not in run(cohorts)
+
+
+def test_dry_run_writes_nothing(cohorts):
+    assert "MiB of disk" in run(cohorts, "--dry-run")
+    assert not (cohorts.parent / "cache").exists()
+
+
+def test_force_makes_them_anew(cohorts):
+    run(cohorts)
+    before = {path.name: path.stat().st_mtime_ns for path in (cohorts.parent / "cache").iterdir()}
+    run(cohorts, "--force")
+    after = {path.name: path.stat().st_mtime_ns for path in (cohorts.parent / "cache").iterdir()}
+    assert before.keys() == after.keys()
+    assert all(after[name] > before[name] for name in before)
+
+
+def test_one_bad_patient_does_not_stop_the_others(cohorts):
+    cohort, patient = with_images(cohorts)[-1]
+    path = cohort.channel_path(patient, "t1")
+    image = sitk.ReadImage(str(path))
+    sitk.WriteImage(image * 0, str(path))
+    with pytest.raises(
+        CohortError, match=rf"1 of \d+ patients could not .*\n  site_2, patient {patient}: .*same value"
+    ):
+        run(cohorts)
+    assert len(list((cohorts.parent / "cache").iterdir())) == len(with_images(cohorts)) - 1
