@@ -76,6 +76,38 @@ def describe(root: CohortFolder) -> None:
     Console().print(table)
 
 
+@app.command()
+def agreement(
+    first: Annotated[Path, typer.Argument(help="Cohort folder with the first reader's masks.", metavar="A")],
+    second: Annotated[Path, typer.Argument(help="The same patients with the second reader's masks.", metavar="B")],
+    out: Annotated[Path | None, typer.Option(help="Also write one row a patient into this CSV file.")] = None,
+) -> None:
+    """How far two readers agree: Dice, surface distance, and ICC of the volume, with 95 % intervals."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from stsmm_core.cohort.agreement import compare_readers
+    from stsmm_core.files import write_text_atomically
+
+    found = compare_readers(first, second)
+    table = Table(title=f"Agreement of two readers on {_count(len(found.patients), 'tumour')}")
+    for column in ("", "value", "95 % CI"):
+        table.add_column(column)
+    for label, estimate in (
+        ("Dice", found.dice),
+        ("mean surface distance, mm", found.mean_surface_mm),
+        ("95th percentile of surface distances, mm", found.hausdorff95_mm),
+        ("ICC(A,1) of the volume", found.volume_icc),
+    ):
+        table.add_row(label, f"{estimate.value:.3f}", f"{estimate.low:.3f} to {estimate.high:.3f}")
+    Console().print(table)
+    if found.only_one:
+        typer.echo(f"Outlined by one reader only, not counted: {', '.join(found.only_one)}")
+    if out is not None:
+        write_text_atomically(out, found.table().to_csv(lineterminator="\n"))
+        typer.echo(f"Wrote {out}")
+
+
 @import_app.command("sts-public")
 def sts_public(source: SourceFolder, out: NewFolder) -> None:
     """TCIA soft-tissue sarcoma (McGill): T1 MRI, FDG-PET and outcomes of 36 patients."""
