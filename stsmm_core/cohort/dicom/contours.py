@@ -32,13 +32,16 @@ class Structure:
 
     Attributes:
         name: ROIName.
-        frame_of_reference: of its coordinates.
+        frame_of_reference: of its coordinates, as the region says.
+        frames_of_set: frames of reference that the whole structure set names; on real files they can be right where
+            the region's own is stale.
         contours: closed outlines of at least three points.
         stray: how many contours are points or lines, which enclose nothing.
     """
 
     name: str
     frame_of_reference: str
+    frames_of_set: frozenset[str]
     contours: tuple[Contour, ...]
     stray: int
 
@@ -60,6 +63,8 @@ def read_structures(dataset: Dataset) -> list[Structure]:
         CohortError: for contour data that are no list of points.
     """
     drawn = {text(item, "ReferencedROINumber"): item for item in dataset.get("ROIContourSequence") or ()}
+    references = dataset.get("ReferencedFrameOfReferenceSequence") or ()
+    frames = {text(dataset, "FrameOfReferenceUID"), *(text(item, "FrameOfReferenceUID") for item in references)} - {""}
     structures = []
     for region in dataset.get("StructureSetROISequence") or ():
         name = text(region, "ROIName")
@@ -73,8 +78,8 @@ def read_structures(dataset: Dataset) -> list[Structure]:
                 stray += 1
                 continue
             contours.append(Contour(values.reshape(-1, 3)))
-        frame = text(region, "ReferencedFrameOfReferenceUID") or text(dataset, "FrameOfReferenceUID")
-        structures.append(Structure(name, frame, tuple(contours), stray))
+        frame = text(region, "ReferencedFrameOfReferenceUID")
+        structures.append(Structure(name, frame, frozenset(frames), tuple(contours), stray))
     return structures
 
 

@@ -166,10 +166,7 @@ def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, s
             if channel in planned.outlines:
                 place = f"{channel}_mask"
                 mask = read_mask(planned.outlines[channel], volume.geometry, frame)
-                if mask.stray:
-                    notes.append(
-                        f"patient {planned.patient}: {place}: {mask.stray} contours are points or lines: not used"
-                    )
+                notes += [f"patient {planned.patient}: {place}: {note}" for note in mask.notes]
                 prepared[f"{channel}_mask"] = mask.volume
     except CohortError as error:
         raise CohortError(f"{place}: {cleaned(str(error), secrets)}") from None

@@ -37,10 +37,10 @@ class Outline:
 
 @dataclass(frozen=True)
 class Mask:
-    """A tumour mask (0 and 1) and the number of contours that are points or lines, which enclose nothing."""
+    """A tumour mask (0 and 1), and what is odd about its outline."""
 
     volume: Volume
-    stray: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def read_mask(outline: Outline, grid: Geometry, frame_of_reference: str) -> Mask:
@@ -92,13 +92,19 @@ def onto_grid(mask: Volume, grid: Geometry) -> Volume:
 def _read_structures(outline: Outline, grid: Geometry, frame_of_reference: str) -> Mask:
     structures = [one for one in read_structures(pydicom.dcmread(outline.path)) if one.name in outline.regions]
     inside = np.zeros(grid.size[::-1], dtype=bool)
+    notes = []
     for structure in structures:
-        if structure.frame_of_reference and frame_of_reference and structure.frame_of_reference != frame_of_reference:
+        named = structure.frames_of_set | {structure.frame_of_reference} - {""}
+        if named and frame_of_reference and frame_of_reference not in named:
             raise CohortError(
                 f"ROI '{structure.name}' has another frame of reference than the images: its coordinates are not theirs"
             )
+        if frame_of_reference and structure.frame_of_reference not in ("", frame_of_reference):
+            notes.append("the region names another frame of reference than its structure set, whose is the images'")
+        if structure.stray:
+            notes.append(f"{structure.stray} contours are points or lines: not used")
         inside |= rasterise(structure, grid).array > 0
-    return Mask(Volume(inside.astype(np.float32), grid), sum(structure.stray for structure in structures))
+    return Mask(Volume(inside.astype(np.float32), grid), tuple(notes))
 
 
 def _read_nifti(path: Path) -> Volume:

@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_export import Grid, blob, oblique, outline, textured, write_series, write_structures
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.path import Path as Polygon
 
@@ -38,13 +38,13 @@ def test_even_odd_rule_agrees_with_matplotlib(polygons):
     centres = np.array([[column, row] for row in range(ROWS) for column in range(COLUMNS)])
     inside = inside_polygons(polygons, rows=ROWS, columns=COLUMNS)
     # The library fills by the non-zero rule; a triangle is simple, and a polygon the odd overlap of its triangles.
-    expected = np.zeros(len(centres), dtype=bool)
+    expected, clear = np.zeros(len(centres), dtype=bool), np.ones(len(centres), dtype=bool)
     for polygon in polygons:
         for second, third in itertools.pairwise(polygon[1:]):
             for start, end in itertools.combinations((polygon[0], second, third), 2):
-                assume(distances(centres, start, end).min() > 1e-6)  # on an edge the two may differ
+                clear &= distances(centres, start, end) > 1e-6  # on an edge the two may differ
             expected ^= Polygon([polygon[0], second, third]).contains_points(centres)
-    np.testing.assert_array_equal(inside.ravel(), expected)
+    np.testing.assert_array_equal(inside.ravel()[clear], expected[clear])
 
 
 def test_shapes_that_share_an_edge_share_no_pixel_and_leave_none_out():
@@ -123,12 +123,24 @@ def test_frame_of_reference_of_other_images(tmp_path, images):
         read_mask(Outline("structures", path, regions=("GTV",)), geometry, series.frame)
 
 
+def test_stale_frame_of_a_region_in_a_set_on_these_images(tmp_path, images):
+    """So it is in one patient of the public collection: the contours fit, and their own set says so."""
+    series, grid, geometry = images
+    path = write_structures(tmp_path / "rt.dcm", {"GTV": outline(blob(grid), grid)}, series)
+    file = pydicom.dcmread(path)
+    file.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = "1.2.3.4"
+    file.save_as(path)
+    mask = read_mask(Outline("structures", path, regions=("GTV",)), geometry, series.frame)
+    np.testing.assert_array_equal(mask.volume.array > 0, blob(grid))
+    assert "another frame of reference than its structure set" in mask.notes[0]
+
+
 def test_points_enclose_nothing_and_are_counted(tmp_path, images):
     series, grid, geometry = images
     contours = [*outline(blob(grid), grid), grid.points([[3, 3, 2]])]
     path = write_structures(tmp_path / "rt.dcm", {"GTV": contours}, series)
     mask = read_mask(Outline("structures", path, regions=("GTV",)), geometry, series.frame)
-    assert mask.stray == 1
+    assert mask.notes == ("1 contours are points or lines: not used",)
     np.testing.assert_array_equal(mask.volume.array > 0, blob(grid))
 
 
