@@ -9,7 +9,9 @@ from stsmm_core.errors import CohortError
 
 app = typer.Typer(help="Check, describe, import and make cohort folders.", no_args_is_help=True)
 import_app = typer.Typer(help="Turn a public data set into cohort folders.", no_args_is_help=True)
+fetch_app = typer.Typer(help="Fetch a public data set over the internet and import it.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
+app.add_typer(fetch_app, name="fetch")
 
 CohortFolder = Annotated[Path, typer.Argument(help="The cohort folder (with cohort.toml and clinical.csv).")]
 SourceFolder = Annotated[Path, typer.Argument(help="The folder of the data set, as it was prepared.")]
@@ -157,6 +159,27 @@ def dicom(
         dry_run=dry_run,
         show_sources=show_sources,
     )
+
+
+@fetch_app.command("sts-public")
+def fetch_sts_public(
+    out: NewFolder,
+    clinical: Annotated[
+        Path | None,
+        typer.Option(help="Clinical table of the collection's patients. [default: all of them, without outcomes]"),
+    ] = None,
+    mirror: Annotated[str | None, typer.Option("--from", help="Another place of the same git repository.")] = None,
+) -> None:
+    """T1 MRI, FDG-PET and contours of the 51 patients of TCIA's soft-tissue sarcoma collection (about 300 MB)."""
+    from rich.console import Console
+
+    from stsmm_core.cohort import fetching
+
+    with Console(stderr=True).status("Fetching and importing"):
+        report = fetching.fetch_sts_public(out, clinical=clinical, repository=mirror or fetching.REPOSITORY)
+    for note in report.notes:
+        typer.echo(f"note   {note}")
+    _say_written([out])
 
 
 @app.command()

@@ -13,14 +13,17 @@ OTSU_BINS = 200
 def correct_bias(volume: Volume, config: BiasCorrection) -> Volume:
     """Divide a volume by its bias field (Tustison et al., IEEE TMI 2010, doi 10.1109/TMI.2010.2046908).
 
-    The field varies slowly, so it is fitted to every `shrink`-th voxel within the foreground (Otsu) and evaluated at
-    every voxel from its spline. Intensities below 0 have no logarithm and are left out of the fit.
+    The field varies slowly, so it is fitted to every `shrink`-th voxel within the foreground (Otsu), to more of them
+    along an axis of thick slices, and evaluated at every voxel from its spline. Intensities below 0 have no logarithm
+    and are left out of the fit.
 
     Raises:
         CohortError: when the volume has no foreground.
     """
     image = to_image(volume)
-    factors = [min(config.shrink, size) for size in volume.geometry.size]
+    spacing = np.array(volume.geometry.spacing_mm)
+    steps = np.round(config.shrink * spacing.min() / spacing)
+    factors = np.clip(steps, 1, volume.geometry.size).astype(int).tolist()
     small = sitk.Shrink(image, factors)
     foreground = sitk.OtsuThreshold(small, 0, 1, OTSU_BINS) * sitk.Cast(small > 0, sitk.sitkUInt8)
     if not sitk.GetArrayViewFromImage(foreground).any():

@@ -1,0 +1,66 @@
+"""The public collection from a local mirror of its git repository."""
+
+import subprocess
+
+import pytest
+from dicom_export import Grid, blob, outline, textured, write_series, write_structures
+
+from stsmm_core.cohort.check import check_cohort
+from stsmm_core.cohort.fetching import FOLDER, fetch_sts_public
+from stsmm_core.cohort.reading import load_cohort
+from stsmm_core.errors import CohortError
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    """A git repository laid out as the collection's, with two patients, and its commit."""
+    root = tmp_path / "mirror"
+    grid = Grid()
+    for patient in ("STS_001", "STS_002"):
+        for part, modality, tags in (("MR_T1", "MR", {}), ("PET", "PT", {"Units": "GML"})):
+            folder = root / FOLDER / patient / part
+            series = write_series(
+                folder / "image", textured(grid), grid, patient=patient, modality=modality, tags=tags, frame="1.2.3"
+            )
+            write_structures(
+                folder / "mask" / "rt.dcm", {f"GTV_Mass_{part}": outline(blob(grid), grid)}, series, patient=patient
+            )
+    (root / "large.bin").write_bytes(b"0" * 1000)
+
+    def git(*arguments):
+        identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+        done = subprocess.run(["git", *identity, *arguments], cwd=root, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "--quiet")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "data")
+    return root, git("rev-parse", "HEAD")
+
+
+def test_cohort_of_the_mirror(mirror, tmp_path):
+    root, commit = mirror
+    fetch_sts_public(tmp_path / "out", clinical=None, repository=str(root), commit=commit)
+    assert not [finding for finding in check_cohort(tmp_path / "out") if finding.severity == "fault"]
+    cohort = load_cohort(tmp_path / "out")
+    assert cohort.patients == ("STS_001", "STS_002")
+    assert cohort.manifest.channels == ("t1", "pet")
+    assert all(cohort.has_image(patient) for patient in cohort.patients)
+    assert commit in (tmp_path / "out" / "SOURCE.md").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mirror", "out"]
+
+
+def test_outcomes_of_a_table(mirror, tmp_path):
+    root, commit = mirror
+    table = tmp_path / "clinical.csv"
+    table.write_text("patient_id,os_days,os_event,dm_days,dm_event\nSTS_002,10,1,5,1\n")
+    fetch_sts_public(tmp_path / "out", clinical=table, repository=str(root), commit=commit)
+    cohort = load_cohort(tmp_path / "out")
+    assert cohort.patients == ("STS_002",)
+    assert cohort.outcomes(("os",)).events() == [1]
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(CohortError, match=r"cannot be fetched .*mirror by --from"):
+        fetch_sts_public(tmp_path / "out", clinical=None, repository=str(tmp_path / "nowhere"), commit="0" * 40)
+    assert list(tmp_path.iterdir()) == []
