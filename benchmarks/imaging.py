@@ -25,7 +25,8 @@ from stsmm_core.imaging.cache import cached_tensor, store_tensor
 from stsmm_core.imaging.preprocess import read_images
 
 REPEATS = 5
-PATIENTS_N4 = 4
+PATIENTS_N4 = 3
+SHRINK = BiasCorrection().shrink
 BATCH = 16
 PATIENTS_CACHE = 100
 
@@ -55,10 +56,10 @@ def bias_correction(cohort_root: Path) -> None:
         def fit(shrink: int, volume=volume, kept=kept) -> None:
             kept[shrink] = correct_bias(volume, BiasCorrection(shrink=shrink)).array
 
-        full, shrunken = seconds(lambda fit=fit: fit(1)), seconds(lambda fit=fit: fit(4))
+        full, shrunken = seconds(lambda fit=fit: fit(1)), seconds(lambda fit=fit: fit(SHRINK))
         # N4 knows the field up to a factor, which the z-score takes out: compare at equal medians.
-        factor = np.median(kept[1][inside]) / np.median(kept[4][inside])
-        difference = np.abs(kept[4] * factor - kept[1])[inside] / np.maximum(np.abs(kept[1][inside]), 1e-6)
+        factor = np.median(kept[1][inside]) / np.median(kept[SHRINK][inside])
+        difference = np.abs(kept[SHRINK] * factor - kept[1])[inside] / np.maximum(np.abs(kept[1][inside]), 1e-6)
         size = "x".join(map(str, volume.geometry.size))
         print(
             f"N4 {size}: full {full:.2f} s, shrunken {shrunken:.2f} s, ratio {full / shrunken:.1f}; "

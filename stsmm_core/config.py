@@ -62,7 +62,7 @@ class BiasCorrection(Section):
 
     channels: tuple[str, ...] = ("t1", "t2")
     """Which channels are MRI and not corrected yet; a PET has no bias field."""
-    shrink: Count = 4
+    shrink: Count = 3
     """The field is fitted to every n-th voxel along each axis."""
     iterations: tuple[Count, ...] = Field(default=(50, 50, 50, 50), min_length=1)
     """At most so many at each resolution of the field, the coarsest first."""
