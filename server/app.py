@@ -1,6 +1,7 @@
 """The Flower ServerApp: runs the experiment over the sites and writes the run folder. Wiring only."""
 
 import json
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -67,4 +68,5 @@ def _run(grid: Grid, context: Context, run: Path) -> None:
 
 def _show_progress(path: Path, fold: int, progress: Progress) -> None:
     """Tell the command that started the run where it is."""
-    write_text_atomically(path, json.dumps({"fold": fold, "round": progress.round, "best": progress.selected_loss}))
+    best = progress.selected_loss if math.isfinite(progress.selected_loss) else None
+    write_text_atomically(path, json.dumps({"fold": fold, "round": progress.round, "best": best}))

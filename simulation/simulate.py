@@ -1,6 +1,7 @@
 """A simulated consortium from start to report."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from stsmm_core.run_folder import (
     open_run,
 )
 from stsmm_core.training.centre import open_salt
-from stsmm_core.training.inputs import open_cohorts
+from stsmm_core.training.inputs import describe_cohorts, open_cohorts
 from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.results import oracle_concordance, write_metrics
 from stsmm_core.training.summary import print_results
@@ -51,6 +52,7 @@ def simulate_run(
     experiment = read_experiment(config)
     available_device(experiment.training.device)
     virtual = virtual_centres(open_cohorts(cohorts), centres, seed=experiment.seed)
+    console.print(describe_cohorts(virtual), soft_wrap=True)
     with open_run(out, experiment, describe_inputs("federated", virtual)):
         sites = write_sites(virtual, out, cache=(cache or out / "cache").resolve(), experiment=experiment)
         if not (out / METRICS_FILE).exists():
@@ -131,7 +133,7 @@ def _federate(console: Console, experiment: Experiment, out: Path, sites: Sequen
             _raise_if_failed(runtime, out, sites, overdue=time.monotonic() > deadline)
             if (out / PROGRESS_FILE).exists():
                 state = json.loads((out / PROGRESS_FILE).read_text(encoding="utf-8"))
-                best = state["best"]
+                best = math.inf if state["best"] is None else state["best"]
                 bar.show(state["fold"] * rounds + max(state["round"], 0), best)
             time.sleep(POLL_S)
         bar.show(models * rounds, best)

@@ -8,6 +8,9 @@ from rich.console import Console
 
 from stsmm_core.errors import StsmmError
 
+INTERRUPTED = 130
+"""Exit code with which the command line library ends after Ctrl-C."""
+
 
 def build_app() -> typer.Typer:
     """All commands and command groups of the entry-point group `stsmm.commands`."""
@@ -33,9 +36,12 @@ def main() -> None:
     except StsmmError as error:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/bold red] {_escaped(error)}", highlight=False)
         sys.exit(1)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted; the same command goes on from the last finished round.")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            Console(stderr=True).print(
+                "Interrupted; a run goes on from its last round when the command is given again."
+            )
+        raise
 
 
 def _escaped(error: StsmmError) -> str:

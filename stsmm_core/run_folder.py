@@ -75,10 +75,11 @@ def _claim(run: Path, wanted: dict[str, str]) -> None:
             write_text_atomically(run / name, text)
         return
     held = {name: (run / name).read_text(encoding="utf-8") for name in wanted}
-    if held[CONFIG_FILE] != wanted[CONFIG_FILE] or held[INPUTS_FILE] != wanted[INPUTS_FILE]:
+    reasons = {CONFIG_FILE: "with another configuration", INPUTS_FILE: "on other data, or by another command"}
+    other = [reason for name, reason in reasons.items() if held[name] != wanted[name]]
+    if other:
         raise RunError(
-            f"{run} holds a run of another experiment or on other data; choose another --out, "
-            "or remove the folder to start again"
+            f"{run} holds a run {' and '.join(other)}; choose another --out, or remove the folder to start again"
         )
     if held[VERSIONS_FILE] != wanted[VERSIONS_FILE] and not (run / METRICS_FILE).exists():
         raise RunError(

@@ -81,7 +81,10 @@ def test_another_run_in_the_folder_is_refused_and_untouched(tmp_path, experiment
     with open_run(run, EXPERIMENT, INPUTS):
         pass
     before = contents(run)
-    with pytest.raises(RunError, match="another experiment or on other data"), open_run(run, experiment, inputs):
+    with (
+        pytest.raises(RunError, match=r"holds a run (with another configuration|on other data)"),
+        open_run(run, experiment, inputs),
+    ):
         pytest.fail("the run must not start")
     assert contents(run) == before
 

@@ -5,22 +5,26 @@ from typing import Annotated
 
 import typer
 
+from stsmm_core.cohort.cohort import Finding
 from stsmm_core.errors import CohortError
 
 app = typer.Typer(help="Check, describe, import and make cohort folders.", no_args_is_help=True)
-import_app = typer.Typer(help="Turn a public data set into cohort folders.", no_args_is_help=True)
+import_app = typer.Typer(
+    help="Turn a hospital's export or a public data set into cohort folders.", no_args_is_help=True
+)
 fetch_app = typer.Typer(help="Fetch a public data set over the internet and import it.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
 app.add_typer(fetch_app, name="fetch")
 
 CohortFolder = Annotated[Path, typer.Argument(help="The cohort folder (with cohort.toml and clinical.csv).")]
+CohortFolders = Annotated[list[Path], typer.Argument(help="Cohort folders, or folders of cohort folders.")]
 SourceFolder = Annotated[Path, typer.Argument(help="The folder of the data set, as it was prepared.")]
 NewFolder = Annotated[Path, typer.Argument(help="The folder to make; must not exist or be empty.")]
 
 
 @app.command()
 def check(
-    root: CohortFolder,
+    folders: CohortFolders,
     images: Annotated[
         bool, typer.Option("--images", help="Also preprocess every patient, and say what is odd about the images.")
     ] = False,
@@ -31,31 +35,22 @@ def check(
         Path | None, typer.Option("--config", help="With --images: experiment file whose [imaging] counts.")
     ] = None,
 ) -> None:
-    """Say everything that is wrong with a cohort folder; exit code 1 when there is a fault."""
-    from rich.console import Console
-    from rich.text import Text
-
+    """Say everything that is wrong with cohort folders; exit code 1 when there is a fault."""
     from stsmm_core.cohort.check import check_cohort
+    from stsmm_core.cohort.reading import cohort_folders
 
     if (pages or config) and not images:
         raise CohortError("--pages and --config are for --images; add it, or leave them out")
-    findings = check_cohort(root)
-    if images and not any(finding.severity == "fault" for finding in findings):
-        from stsmm_core.report.image_check import check_images_command
+    faulty = False
+    for root in cohort_folders(folders):
+        findings = check_cohort(root)
+        if images and not any(finding.severity == "fault" for finding in findings):
+            from stsmm_core.report.image_check import check_images_command
 
-        findings += check_images_command(root, config, pages)
-    faults = [finding for finding in findings if finding.severity == "fault"]
-    notes = [finding for finding in findings if finding.severity == "note"]
-    console = Console()
-    for finding in faults:
-        console.print(Text(f"fault  {finding}", style="red"), soft_wrap=True)
-    for finding in notes:
-        console.print(Text(f"note   {finding}"), soft_wrap=True)
-    counts = f"{_count(len(faults), 'fault')}, {_count(len(notes), 'note')}"
-    if faults:
-        console.print(Text(f"{root}: {counts}. Mend the faults, then check again.", style="bold red"), soft_wrap=True)
+            findings += check_images_command(root, config, pages and pages / root.name)
+        faulty |= _print_findings(root, findings)
+    if faulty:
         raise typer.Exit(1)
-    console.print(Text(f"{root}: {counts}. The cohort can be used.", style="bold green"), soft_wrap=True)
 
 
 @app.command()
@@ -193,6 +188,26 @@ def synth(
     from stsmm_core.cohort.synthetic import write_synthetic_cohorts
 
     _say_written(write_synthetic_cohorts(out, sites=sites, patients=patients, seed=seed))
+
+
+def _print_findings(root: Path, findings: list[Finding]) -> bool:
+    """Print faults, notes and a verdict; whether there was a fault."""
+    from rich.console import Console
+    from rich.text import Text
+
+    faults = [finding for finding in findings if finding.severity == "fault"]
+    notes = [finding for finding in findings if finding.severity == "note"]
+    console = Console()
+    for finding in faults:
+        console.print(Text(f"fault  {finding}", style="red"), soft_wrap=True)
+    for finding in notes:
+        console.print(Text(f"note   {finding}"), soft_wrap=True)
+    counts = f"{_count(len(faults), 'fault')}, {_count(len(notes), 'note')}"
+    if faults:
+        console.print(Text(f"{root}: {counts}. Mend the faults, then check again.", style="bold red"), soft_wrap=True)
+    else:
+        console.print(Text(f"{root}: {counts}. The cohort can be used.", style="bold green"), soft_wrap=True)
+    return bool(faults)
 
 
 def _say_written(roots: list[Path]) -> None:

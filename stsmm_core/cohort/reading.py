@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import tomllib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,21 @@ from stsmm_core.cohort.dictionary import (
 from stsmm_core.errors import CohortError
 
 _fault = partial(Finding, "fault", CLINICAL_FILE)
+
+
+def cohort_folders(folders: Sequence[Path]) -> list[Path]:
+    """The cohort folders named; a folder that is none stands for those in it.
+
+    Raises:
+        CohortError: for a folder that does not exist.
+    """
+    roots: list[Path] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise CohortError(f"{folder}: no such folder; name a cohort folder, or a folder of cohort folders")
+        inside = sorted(entry.parent for entry in folder.glob(f"*/{MANIFEST_FILE}"))
+        roots += [folder] if (folder / MANIFEST_FILE).exists() or not inside else inside
+    return roots
 
 
 def load_cohort(root: Path) -> Cohort:
@@ -112,7 +128,8 @@ def _read_table(path: Path, findings: list[Finding]) -> pd.DataFrame | None:
     rows = [(line, cells) for line, cells in rows if any(cells)]
     header = rows[0][1] if rows else []
     if PATIENT_ID not in header:
-        findings.append(_fault(f"has no column {PATIENT_ID} (comma-separated, names in the first line)"))
+        hint = "; it seems to be separated by ';': save it with commas" if ";" in text.partition("\n")[0] else ""
+        findings.append(_fault(f"has no column {PATIENT_ID} (comma-separated, names in the first line){hint}"))
         return None
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stsmm_core.cohort.check import check_cohort
 from stsmm_core.cohort.cohort import MANIFEST_FILE, Cohort
-from stsmm_core.cohort.reading import load_cohort
+from stsmm_core.cohort.reading import cohort_folders, load_cohort
 from stsmm_core.errors import CohortError
 from stsmm_core.training.site_data import agreed_channels, complete_from_masks
 
@@ -33,10 +33,6 @@ def open_cohorts(folders: Sequence[Path]) -> list[Cohort]:
     return cohorts
 
 
-def cohort_folders(folders: Sequence[Path]) -> list[Path]:
-    """The cohort folders named; a folder that is none stands for those in it."""
-    roots: list[Path] = []
-    for folder in folders:
-        inside = sorted(entry.parent for entry in folder.glob(f"*/{MANIFEST_FILE}"))
-        roots += [folder] if (folder / MANIFEST_FILE).exists() or not inside else inside
-    return roots
+def describe_cohorts(cohorts: Sequence[Cohort]) -> str:
+    """Which cohorts a command took, for the person who named a folder of them."""
+    return "Cohorts: " + ", ".join(f"{cohort.manifest.site} ({len(cohort.patients)} patients)" for cohort in cohorts)

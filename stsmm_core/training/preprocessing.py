@@ -10,12 +10,11 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from stsmm_core.cohort.cohort import Cohort
-from stsmm_core.cohort.reading import load_cohort
+from stsmm_core.cohort.reading import cohort_folders, load_cohort
 from stsmm_core.config import Experiment, Imaging, read_experiment
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.batch import Job, store_tensors
 from stsmm_core.imaging.cache import cache_path
-from stsmm_core.training.inputs import cohort_folders
 from stsmm_core.training.progress import progress_bar
 
 BYTES_A_VOXEL = 4

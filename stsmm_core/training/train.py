@@ -20,11 +20,12 @@ from stsmm_core.run_folder import (
 from stsmm_core.training.centralised import Centralised
 from stsmm_core.training.centre import open_centre, open_salt
 from stsmm_core.training.experiment import run_fold, write_history
-from stsmm_core.training.inputs import open_cohorts
+from stsmm_core.training.inputs import describe_cohorts, open_cohorts
 from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.results import make_metrics, oracle_concordance, write_metrics
 from stsmm_core.training.site_data import load_site_data
 from stsmm_core.training.summary import print_results
+from stsmm_core.training.trainer import available_device
 
 
 def train_run(console: Console, config: Path, cohort: Sequence[Path], out: Path, *, cache: Path | None) -> None:
@@ -34,7 +35,9 @@ def train_run(console: Console, config: Path, cohort: Sequence[Path], out: Path,
         StsmmError: when the experiment, the cohorts or the run folder cannot be used.
     """
     experiment = read_experiment(config)
+    available_device(experiment.training.device)
     cohorts = open_cohorts(cohort)
+    console.print(describe_cohorts(cohorts), soft_wrap=True)
     with open_run(out, experiment, describe_inputs("centralised", cohorts)):
         if not (out / METRICS_FILE).exists():
             _train(console, experiment, cohorts, out, cache=cache or out / "cache")

@@ -317,7 +317,5 @@ def available_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         first_line = str(error).splitlines()[0]
-        raise RunError(
-            f"training.device = '{name}' is not available here ({first_line}); use 'cpu' or 'cuda'"
-        ) from None
+        raise RunError(f"training.device = '{name}' is not available here ({first_line}); 'cpu' always is") from None
     return device

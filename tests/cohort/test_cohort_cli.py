@@ -4,6 +4,7 @@ import math
 
 import lifelines
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from stsmm_core.cohort.cli import app
 from stsmm_core.cohort.description import describe_cohort, median_follow_up
 from stsmm_core.cohort.reading import load_cohort
+from stsmm_core.cohort.synthetic import write_synthetic_cohorts
 from stsmm_core.errors import CohortError
 
 
@@ -131,3 +133,51 @@ def test_synth_writes_cohorts_that_pass_the_check(tmp_path):
     assert len(roots) == 2
     assert sum(len(load_cohort(tmp_path / root).patients) for root in roots) == 8
     assert [run("check", root).exit_code for root in roots] == [0, 0]
+
+
+def test_check_of_a_folder_of_cohorts(tmp_path):
+    write_synthetic_cohorts(tmp_path / "two", sites=2, patients=12, seed=0)
+    (tmp_path / "two" / "site_2" / "clinical.csv").write_text("patient_id\n")
+    result = run("check", tmp_path / "two")
+    assert result.exit_code == 1
+    assert "site_1: 0 faults" in result.output
+    assert "site_2: 1 fault" in result.output
+
+
+def test_check_of_no_folder(tmp_path):
+    result = run("check", tmp_path / "nowhere")
+    assert isinstance(result.exception, CohortError)
+    assert "nowhere: no such folder" in str(result.exception)
+
+
+def test_table_with_semicolons(make_cohort):
+    folder = make_cohort(3)
+    table = folder.root / "clinical.csv"
+    table.write_text(table.read_text().replace(",", ";"))
+    assert "separated by ';'" in run("check", folder.root).output
+
+
+def test_image_check_prints_flags_and_makes_pages(tmp_path):
+    (root,) = write_synthetic_cohorts(tmp_path / "one", sites=1, patients=6, seed=0)
+    config = tmp_path / "config.toml"
+    config.write_text('[imaging]\nshape = [32, 32, 32]\nsteps = ["resampling", "zscore", "masking"]\n')
+    cohort = load_cohort(root)
+    patients = [patient for patient in cohort.patients if cohort.has_image(patient)]
+    table = pd.read_csv(root / "clinical.csv", index_col="patient_id", dtype=str)
+    table.loc[patients[0], "volume_cm3"] = "9999"
+    table.to_csv(root / "clinical.csv")
+    result = run("check", root, "--images", "--config", config, "--pages", tmp_path / "pages")
+    assert result.exit_code == 0, result.output
+    (flagged,) = [line for line in result.output.splitlines() if "but the clinical table says" in line]
+    assert f"patient {patients[0]}" in flagged
+    pages = {path.name for path in (tmp_path / "pages" / root.name).iterdir()}
+    assert pages == {"image_check.html", *(f"{patient}.html" for patient in patients)}
+    page = (tmp_path / "pages" / root.name / f"{patients[0]}.html").read_text()
+    assert "data:image/png;base64," in page
+    overview = (tmp_path / "pages" / root.name / "image_check.html").read_text()
+    assert "but the clinical table says" in overview
+
+
+def test_pages_need_images(tmp_path):
+    result = run("check", tmp_path, "--pages", tmp_path / "pages")
+    assert "are for --images" in str(result.exception)
