@@ -1,5 +1,7 @@
 """`stsmm cohort import dicom`: the steps in order, and what the person at the terminal sees of them."""
 
+import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from stsmm_core.cohort.dicom.plan import Plan, make_plan
 from stsmm_core.cohort.dicom.pseudonyms import name_patients, new_salt, read_salt
 from stsmm_core.cohort.dicom.rules import read_rules
 from stsmm_core.cohort.dicom.scan import Export, files_below, scan_export
+from stsmm_core.errors import CohortError
 
 
 def import_command(
@@ -33,19 +36,32 @@ def import_command(
     Raises:
         CohortError: as the steps do.
     """
+    # Their warnings quote values and paths of the files.
+    warnings.filterwarnings("ignore", module="pydicom|highdicom")
+    for library in ("pydicom", "highdicom"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     rules = read_rules(rules_file)
     manifest = rules.manifest()
     table, lines = read_clinical(clinical, manifest)
-    patients = name_patients(lines, None if keep_ids else read_salt(salt) if salt else new_salt())
+    # A dry run writes nothing, not even a salt that is not there yet.
+    secret = new_salt() if salt is None or (dry_run and not salt.exists()) else read_salt(salt)
+    patients = name_patients(lines, None if keep_ids else secret)
     console, progress = Console(), Console(stderr=True)
     with Progress(console=progress, transient=True) as bars:
         task = bars.add_task("Reading headers", total=sum(1 for _ in files_below(source)))
         export = scan_export(source, rules.tags(), advance=lambda: bars.advance(task))
+    if export.unreadable and not (leave_out_faulty or dry_run):
+        raise CohortError(
+            f"{len(export.unreadable)} DICOM files cannot be read, so a slice may be missing; export them again "
+            "(--dry-run --show-sources names them), or use --leave-out-faulty; nothing was written"
+        )
     plan = make_plan(source, export, rules, patients)
     for note in _notes(plan, export, dropped_columns(clinical, table)):
         console.print(Text(f"note   {note}"), soft_wrap=True)
     if dry_run:
         console.print(_decisions(plan, show_sources=show_sources))
+        for path in export.unreadable if show_sources else ():
+            console.print(Text(f"unreadable  {path.relative_to(source)}"), soft_wrap=True)
         for fault in plan.faults:
             console.print(Text(f"fault  {fault}", style="red"), soft_wrap=True)
         if plan.faults:

@@ -69,15 +69,22 @@ def read_structures(dataset: Dataset) -> list[Structure]:
     for region in dataset.get("StructureSetROISequence") or ():
         name = text(region, "ROIName")
         item = drawn.get(text(region, "ROINumber"))
-        contours, stray = [], 0
+        contours: list[Contour] = []
+        stray = 0
         for number, contour in enumerate((item and item.get("ContourSequence")) or (), start=1):
-            values = np.asarray(contour.get("ContourData") or (), dtype=np.float64)
+            try:
+                values = np.asarray(contour.get("ContourData") or (), dtype=np.float64)
+            except ValueError:
+                values = np.array([np.nan])
             if len(values) % 3 or not np.isfinite(values).all():
-                raise CohortError(f"contour {number} of ROI '{name}' is no list of points; export the contours again")
+                raise CohortError(f"contour {number} of the region is no list of points; export the contours again")
             if text(contour, "ContourGeometricType") not in CLOSED or len(values) < 3 * CORNERS:
                 stray += 1
                 continue
-            contours.append(Contour(values.reshape(-1, 3)))
+            points = values.reshape(-1, 3)
+            # Stored twice, a contour would cut itself out again.
+            if not any(np.array_equal(points, other.points) for other in contours):
+                contours.append(Contour(points))
         frame = text(region, "ReferencedFrameOfReferenceUID")
         structures.append(Structure(name, frame, frozenset(frames), tuple(contours), stray))
     return structures
@@ -99,7 +106,7 @@ def rasterise(structure: Structure, grid: Geometry) -> Volume:
         heights = indices[:, 2]
         index = round(float(np.median(heights)))
         off = float(np.abs(heights - index).max())
-        what = f"contour {number} of {len(structure.contours)} of ROI '{structure.name}'"
+        what = f"contour {number} of {len(structure.contours)} of the region"
         if not 0 <= index < grid.size[2]:
             beyond = max(-float(np.median(heights)), float(np.median(heights)) - grid.size[2] + 1) * grid.spacing_mm[2]
             raise CohortError(

@@ -1,5 +1,7 @@
 """Writing the cohort that a plan describes: volumes, masks, tables, and nothing that names a patient."""
 
+import csv
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +47,9 @@ ACQUISITION = (
 )
 """The allow-list: machine and sequence. No date, no description, no identifier, no private tag."""
 
-
-HEADER_LINES = 1
+FREE_TEXT = ("Manufacturer", "ManufacturerModelName")
+NUMBER_OR_CODE = re.compile(r"[A-Z0-9_\\ ]{0,64}|-?[0-9.]+([eE][-+]?[0-9]+)?")
+"""What the other tags may hold by the standard: codes in capitals, or a decimal number."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,39 @@ def read_clinical(path: Path, manifest: Manifest) -> tuple[pd.DataFrame, dict[st
         CohortError: when the file cannot be read, a patient has several rows, or a value is not right.
     """
     known = [*VARIABLES, *(column for endpoint in ENDPOINTS for column in endpoint_columns(endpoint))]
+    lines = _lines(path)
     table = read_source_table(path, [])
-    table = table[[name for name in known if name in table]]
-    order = pd.read_csv(path, usecols=[PATIENT_ID], dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    lines = {identifier: line for line, identifier in enumerate(order[PATIENT_ID], start=HEADER_LINES + 1)}
+    table.index = table.index.str.strip()
+    table = table.loc[list(lines), [name for name in known if name in table]]
     _check_clinical(table, lines, manifest)
     return table, lines
+
+
+def _lines(path: Path) -> dict[str, int]:
+    """The line of each patient in a clinical table.
+
+    Raises:
+        CohortError: when one has no identifier, or two have the same but for blanks and capitals; by line, not by name.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            rows = [(reader.line_num, row) for row in reader if any(row.values())]
+    except OSError as error:
+        raise CohortError(f"{path}: cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise CohortError(f"{path}: cannot be read as a table; save it as CSV UTF-8") from None
+    lines: dict[str, int] = {}
+    seen: dict[str, int] = {}
+    for line, row in rows:
+        identifier = (row.get(PATIENT_ID) or "").strip()
+        if not identifier:
+            raise CohortError(f"{path}: line {line} has no {PATIENT_ID}; complete or remove it")
+        first = seen.setdefault(identifier.casefold(), line)
+        if first != line:
+            raise CohortError(f"{path}: lines {first} and {line} have the same {PATIENT_ID}; keep one row a patient")
+        lines[identifier] = line
+    return lines
 
 
 def _check_clinical(table: pd.DataFrame, lines: Mapping[str, int], manifest: Manifest) -> None:
@@ -152,7 +182,7 @@ def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, s
     Raises:
         CohortError: after which the folder is not there.
     """
-    secrets = {secret for series in planned.channels.values() for secret in identifiers(series.header)}
+    secrets = {planned.patient.identifier}.union(*(identifiers(series.header) for series in planned.channels.values()))
     prepared: dict[str, Volume] = {}
     acquired: list[dict[str, str]] = []
     notes: list[str] = []
@@ -170,6 +200,8 @@ def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, s
                 prepared[f"{channel}_mask"] = mask.volume
     except CohortError as error:
         raise CohortError(f"{place}: {cleaned(str(error), secrets)}") from None
+    except Exception as error:  # whatever damaged bytes lead the libraries to; its text may name a file
+        raise CohortError(f"{place}: cannot be read ({type(error).__name__}); export it again") from None
     for name, volume in prepared.items():
         folder.mkdir(parents=True, exist_ok=True)
         _write_nifti(volume, folder / f"{name}.nii.gz", np.uint8 if name.endswith("_mask") else np.float32)
@@ -177,9 +209,16 @@ def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, s
 
 
 def _acquisition(series: Series, secrets: set[str]) -> dict[str, str]:
-    """The allowed tags of a series' first file."""
+    """The allowed tags of a series' first file; free text cleaned of identifiers, all else by its form alone."""
     header = pydicom.dcmread(series.instances[0].path, stop_before_pixels=True, specific_tags=list(ACQUISITION))
-    return {keyword: cleaned(text(header, keyword), secrets) for keyword in ACQUISITION}
+    kept: dict[str, str] = {}
+    for keyword in ACQUISITION:
+        value = text(header, keyword)
+        if keyword in FREE_TEXT:
+            kept[keyword] = cleaned(value, secrets)
+        else:
+            kept[keyword] = value if NUMBER_OR_CODE.fullmatch(value) else ""
+    return kept
 
 
 def _oddities(series: Series) -> list[str]:

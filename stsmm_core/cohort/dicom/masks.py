@@ -53,10 +53,14 @@ def read_mask(outline: Outline, grid: Geometry, frame_of_reference: str) -> Mask
         case "structures":
             mask = _read_structures(outline, grid, frame_of_reference)
         case "segmentation":
-            mask = Mask(onto_grid(read_segments(outline.path, outline.regions), grid))
+            segments, frame = read_segments(outline.path, outline.regions)
+            _check_frame(frame, frame_of_reference, "the segmentation")
+            mask = Mask(onto_grid(segments, grid))
         case "images":
             assert outline.series is not None
-            mask = Mask(onto_grid(_binary(read_series(outline.series)[0]), grid))
+            images, frame = read_series(outline.series)
+            _check_frame(frame, frame_of_reference, "the mask series")
+            mask = Mask(onto_grid(_binary(images), grid))
         case "nifti":
             mask = Mask(onto_grid(_binary(_read_nifti(outline.path)), grid))
     if not mask.volume.array.any():
@@ -94,17 +98,26 @@ def _read_structures(outline: Outline, grid: Geometry, frame_of_reference: str) 
     inside = np.zeros(grid.size[::-1], dtype=bool)
     notes = []
     for structure in structures:
-        named = structure.frames_of_set | {structure.frame_of_reference} - {""}
-        if named and frame_of_reference and frame_of_reference not in named:
-            raise CohortError(
-                f"ROI '{structure.name}' has another frame of reference than the images: its coordinates are not theirs"
-            )
+        own = structure.frame_of_reference
+        # A frame that the set does not know is stale, and the set's own counts; one that it knows is meant.
+        meant = {own} if own and own in structure.frames_of_set else structure.frames_of_set or {own}
+        for frame in sorted(meant) if frame_of_reference not in meant else ():
+            _check_frame(frame, frame_of_reference, "the region")
         if frame_of_reference and structure.frame_of_reference not in ("", frame_of_reference):
             notes.append("the region names another frame of reference than its structure set, whose is the images'")
         if structure.stray:
             notes.append(f"{structure.stray} contours are points or lines: not used")
-        inside |= rasterise(structure, grid).array > 0
+        drawn = rasterise(structure, grid).array > 0
+        slices = np.flatnonzero(drawn.any(axis=(1, 2)))
+        if len(slices) and len(slices) < np.ptp(slices) + 1:
+            notes.append(f"{np.ptp(slices) + 1 - len(slices)} slices within the outline have no contour: empty there")
+        inside |= drawn
     return Mask(Volume(inside.astype(np.float32), grid), tuple(notes))
+
+
+def _check_frame(frame: str, images: str, what: str) -> None:
+    if frame and images and frame != images:
+        raise CohortError(f"{what} has another frame of reference than the images: its coordinates are not theirs")
 
 
 def _read_nifti(path: Path) -> Volume:

@@ -16,6 +16,9 @@ from stsmm_core.cohort.dicom.rules import ChannelRule, ImportRules
 from stsmm_core.cohort.dicom.scan import CONTOURS, SEGMENTATION, STRUCTURES, Export, Series, text
 from stsmm_core.errors import CohortError
 
+PERSON = ("PatientBirthDate", "PatientSex")
+"""What two series of one person agree in, where they say it."""
+
 
 @dataclass(frozen=True)
 class PatientPlan:
@@ -91,13 +94,15 @@ def make_plan(source: Path, export: Export, rules: ImportRules, known: Sequence[
         series = series_of.get(patient.identifier, [])
         verdicts = [_Verdict() for _ in series]
         try:
+            _check_one_person(series, owners)
             channels = _choose_channels(series, verdicts, rules)
             outlines = _choose_outlines(
                 patient.identifier, series, verdicts, channels, files_of.get(patient.identifier, []), rules, owners
             )
         except CohortError as error:
             channels, outlines = {}, {}
-            faults.append(Fault(patient, str(error)))
+            secrets = {patient.identifier}.union(*(identifiers(one.header) for one in series))
+            faults.append(Fault(patient, cleaned(str(error), secrets)))
         patients.append(PatientPlan(patient, channels, outlines))
         decisions += [_decision(patient, one, verdict, source) for one, verdict in zip(series, verdicts, strict=True)]
         for channel, outline in outlines.items():
@@ -124,9 +129,9 @@ def _by_patient(
     strangers: set[str] = set()
     for series in export.series:
         found = re.search(rules.patient.pattern, text(series.header, rules.patient.tag))
-        patient = found.group(1).strip() if found else ""
+        patient = (found.group(1) or "").strip() if found else ""
         owners[series.uid].add(patient)
-        if patient in known:
+        if patient and patient in known:
             series_of[patient].append(series)
         else:
             strangers.add(patient or text(series.header, "PatientID"))
@@ -142,6 +147,20 @@ def _nifti_masks(source: Path, export: Export, rules: ImportRules, known: Collec
             if match and match.group("patient") in known:
                 found[match.group("patient")].append(path)
     return found
+
+
+def _check_one_person(series: Sequence[Series], owners: Mapping[str, set[str]]) -> None:
+    """Refuse to unite two people, or to use one series for two.
+
+    Raises:
+        CohortError: naming the header element that differs, not its values.
+    """
+    for keyword in PERSON:
+        values = {text(one.header, keyword).casefold() for one in series} - {""}
+        if len(values) > 1:
+            raise CohortError(f"its series differ in {keyword}: are they of one person? Export them apart")
+    if any(len(owners[one.uid]) > 1 for one in series):
+        raise CohortError("has a series that another patient has too (one SeriesInstanceUID); remove the wrong one")
 
 
 def _choose_channels(series: Sequence[Series], verdicts: Sequence[_Verdict], rules: ImportRules) -> dict[str, Series]:
@@ -216,7 +235,13 @@ def _choose_outlines(
         if one.modality not in CONTOURS:
             continue
         kind, names, drawn_on = _read_contents(one, f"series {index + 1} ({_label(one)})")
+        every = len(names)
         names = [name for name in names if _found(rules.masks.roi, name)]
+        if len(names) > 1 and not rules.masks.roi:
+            raise CohortError(
+                f"series {index + 1} ({_label(one)}) has {every} regions, and the map does not say which is "
+                "the tumour; set masks.roi"
+            )
         if not names:
             verdict.why = "no region matches masks.roi"
             continue
@@ -238,7 +263,7 @@ def _choose_outlines(
         for outline, taken in candidates:
             outlines[channel] = outline
             if taken is not None:
-                taken.becomes, taken.why = f"{channel}_mask", "outlines it"
+                taken.becomes, taken.why = f"{channel}_mask", f"outlines it ({len(outline.regions) or 1} regions)"
     if rules.channels[0].name not in outlines:
         raise CohortError(
             f"has no tumour outline on {rules.channels[0].name}; export its RTSTRUCT or SEG, or widen masks.roi"
@@ -257,7 +282,7 @@ def _read_contents(series: Series, place: str) -> tuple[Literal["structures", "s
         assert series.modality == STRUCTURES
         names = [text(region, "ROIName") for region in dataset.get("StructureSetROISequence") or ()]
         return "structures", names, contours.referenced_series(dataset)
-    except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except Exception as error:  # pydicom raises what the damaged bytes lead it to
         raise CohortError(f"{place} cannot be read ({type(error).__name__}); export it again") from None
 
 

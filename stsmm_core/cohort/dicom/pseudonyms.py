@@ -11,9 +11,11 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from stsmm_core.cohort.dicom.scan import IDENTITY, text
+from stsmm_core.cohort.dictionary import PATIENT_ID
 from stsmm_core.errors import CohortError
 from stsmm_core.files import write_text_atomically
 
+FILE_NAME = re.compile(r"[\w.-]*\w")
 SALT_BYTES = 32
 KEY_DIGITS = 12
 """Hexadecimal digits of a key: a chance below 1e-8 that two of a thousand patients collide."""
@@ -49,6 +51,12 @@ def name_patients(lines: Mapping[str, int], salt: bytes | None) -> list[Patient]
         Patient(identifier, identifier if salt is None else pseudonym(identifier, salt), line)
         for identifier, line in lines.items()
     ]
+    unsafe = [patient.line for patient in patients if not FILE_NAME.fullmatch(patient.key)]
+    if unsafe:
+        raise CohortError(
+            f"the {PATIENT_ID} of line {', '.join(map(str, unsafe))} cannot name a folder; "
+            "use letters, digits, '_', '-' and '.', or leave --keep-ids out"
+        )
     if len({patient.key for patient in patients}) < len(patients):
         raise CohortError("two patients got the same key by chance; import again with another --salt")
     return patients
@@ -96,4 +104,10 @@ def identifiers(header: Dataset) -> set[str]:
     """What a header says of who the patient is: whole values and the parts of names."""
     values = {text(header, keyword) for keyword in IDENTITY}
     parts = {part for value in values for part in re.split(r"[\^\\=\s,]+", value)}
+    birth = text(header, "PatientBirthDate")
+    if re.fullmatch(r"\d{8}", birth):
+        year, month, day = birth[:4], birth[4:6], birth[6:]
+        parts |= {
+            sign.join(order) for sign in (".", "-", "/", "") for order in ((day, month, year), (year, month, day))
+        }
     return {value for value in values | parts if len(value) >= SHORTEST_SECRET}

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
 from stsmm_core.errors import CohortError
 
@@ -33,6 +32,7 @@ DESCRIPTION = (
     "Modality",
     "SeriesDescription",
     "NumberOfFrames",
+    "PatientSex",
     "BurnedInAnnotation",
     "LossyImageCompression",
 )
@@ -117,9 +117,12 @@ def scan_export(source: Path, tags: Collection[str], *, advance: Callable[[], No
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
             if header.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY_STORAGE:
                 continue
+            if not text(header, "SeriesInstanceUID"):
+                unreadable[path] = "no SeriesInstanceUID"  # a file cut short reads as one with few elements
+                continue
             instances[text(header, "PatientID"), text(header, "SeriesInstanceUID")].append(Instance(path, header))
-        except (OSError, InvalidDicomError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-            unreadable[path] = f"{type(error).__name__}"
+        except Exception as error:  # pydicom raises what the damaged bytes lead it to
+            unreadable[path] = type(error).__name__
     if not instances and not unreadable:
         raise CohortError(f"{source}: holds no DICOM file in {len(others)} files; name the folder of the DICOM export")
     series = tuple(Series(uid, tuple(found)) for (_, uid), found in sorted(instances.items()))

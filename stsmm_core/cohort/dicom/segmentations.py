@@ -26,8 +26,10 @@ def referenced_series(header: Dataset) -> set[str]:
     return {text(series, "SeriesInstanceUID") for series in header.get("ReferencedSeriesSequence") or ()}
 
 
-def read_segments(path: Path, labels: Collection[str]) -> Volume:
-    """The union of the segments with these labels, as 0 and 1, from the first slice to the last that is not empty.
+def read_segments(path: Path, labels: Collection[str]) -> tuple[Volume, str]:
+    """The union of the segments with these labels, as 0 and 1, and its frame of reference.
+
+    The volume runs from the first slice to the last that is not empty.
 
     Raises:
         CohortError: when the file cannot be read or its frames are no evenly spaced volume.
@@ -43,6 +45,6 @@ def read_segments(path: Path, labels: Collection[str]) -> Volume:
             segment_numbers=chosen, combine_segments=False, rescale_fractional=True, allow_missing_positions=True
         )
     except Exception as error:  # the library raises whatever the file leads it to
-        raise CohortError(f"the segmentation cannot be read ({error}); export it again") from None
+        raise CohortError(f"the segmentation cannot be read ({type(error).__name__}); export it again") from None
     united = np.asarray((np.asarray(volume.array) >= HALF).any(axis=-1), dtype=np.float32)
-    return from_highdicom(volume.with_array(united))
+    return from_highdicom(volume.with_array(united)), text(segmentation, "FrameOfReferenceUID")

@@ -9,7 +9,6 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 
 from stsmm_core.cohort.dicom.scan import Instance, Series, text
 from stsmm_core.cohort.dicom.suv import suv_per_unit
@@ -128,6 +127,8 @@ def _read_slice(instance: Instance, place: str) -> NDArray[np.float64]:
     slope, intercept = (
         float(text(dataset, name) or default) for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
     )
+    if not np.isfinite([slope, intercept]).all() or slope == 0:
+        raise CohortError(f"{place} has a RescaleSlope of {slope} and RescaleIntercept of {intercept}; export it again")
     values = _pixels(dataset, place) * slope + intercept
     if text(dataset, "Modality") == "PT":
         values *= suv_per_unit(dataset)
@@ -142,13 +143,13 @@ def _read_file(path: Path, place: str) -> Dataset:
 
 
 def _pixels(dataset: Dataset, place: str) -> NDArray[np.float64]:
-    syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
     if "PixelData" not in dataset:
         raise CohortError(f"{place} has no pixels: the file is cut short, or not an image; export it again")
     try:
         pixels = np.asarray(dataset.pixel_array, dtype=np.float64)
     except Exception as error:  # the decoders raise what the damaged bytes lead them to
-        if syntax.is_compressed:
+        if syntax is not None and syntax.is_transfer_syntax and syntax.is_compressed:
             raise CohortError(
                 f"{place} is compressed ({syntax.name}) and cannot be decoded here; export it uncompressed "
                 "(Explicit VR Little Endian)"
@@ -162,9 +163,16 @@ def _pixels(dataset: Dataset, place: str) -> NDArray[np.float64]:
 def _read_multiframe(path: Path) -> tuple[Volume, str]:
     dataset = _read_file(path, "the file")
     try:
-        volume = highdicom.Image.from_dataset(dataset).get_volume(apply_voi_transform=False, dtype=np.float64)
+        volume = highdicom.Image.from_dataset(dataset).get_volume(
+            apply_real_world_transform=False,
+            apply_presentation_lut=False,
+            apply_voi_transform=False,
+            dtype=np.float64,
+        )
     except Exception as error:
-        raise CohortError(f"its frames are no evenly spaced volume ({error}); export single slices") from None
+        raise CohortError(
+            f"its frames are no evenly spaced volume ({type(error).__name__}); export single slices"
+        ) from None
     if text(dataset, "Modality") == "PT":
         raise CohortError("is an enhanced PET object, whose SUV is not read yet; export single slices")
     return from_highdicom(volume), text(dataset, "FrameOfReferenceUID")

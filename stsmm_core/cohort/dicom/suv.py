@@ -1,7 +1,6 @@
 """Standardised uptake value (body weight) of PET, from the header alone."""
 
 import datetime as dt
-import math
 
 from pydicom.dataset import Dataset
 
@@ -10,6 +9,16 @@ from stsmm_core.errors import CohortError
 
 GRAMS_PER_KG = 1000.0
 HOUR_DIGITS = 2
+UNZONED = 13
+"""A date and time is longer than this when it ends in an offset from UTC."""
+MOST_HALF_LIVES = 10.0
+"""Between injection and scan: after more of them nothing is left to measure, so a time is wrong."""
+PLAUSIBLE = {
+    "PatientWeight": (1.0, 400.0, "kg"),
+    "RadionuclideTotalDose": (1e6, 1e11, "Bq"),
+    "RadionuclideHalfLife": (60.0, 1e6, "s"),
+}
+"""Outside, the value is in another unit than the standard's."""
 REMEDY = "export the PET as SUV (Units GML), or with its dose, weight and times"
 
 
@@ -22,6 +31,9 @@ def suv_per_unit(header: Dataset) -> float:
     Raises:
         CohortError: when the header does not tell.
     """
+    corrections = text(header, "CorrectedImage")
+    if corrections and "ATTN" not in corrections.split("\\"):
+        raise CohortError(f"PET without attenuation correction, by its CorrectedImage; {REMEDY}")
     units = text(header, "Units")
     if units == "GML":
         kind = text(header, "SUVType") or "BW"
@@ -49,7 +61,13 @@ def _activity_at_reference(header: Dataset) -> float:
     seconds = (_series_start(header) - _injected_at(header, injection)).total_seconds()
     if seconds < 0:
         raise CohortError(f"PET injected after the series began; {REMEDY}")
-    return dose * math.exp(-math.log(2) * seconds / _positive(injection, "RadionuclideHalfLife"))
+    half_lives = seconds / _positive(injection, "RadionuclideHalfLife")
+    if half_lives > MOST_HALF_LIVES:
+        raise CohortError(
+            f"PET injected {half_lives:.0f} half-lives before the series began: the times are not of one examination "
+            f"(shifted dates?), or the half-life is not in seconds; {REMEDY}"
+        )
+    return dose * 2.0**-half_lives
 
 
 def _series_start(header: Dataset) -> dt.datetime:
@@ -64,6 +82,8 @@ def _series_start(header: Dataset) -> dt.datetime:
 def _injected_at(header: Dataset, injection: Dataset) -> dt.datetime:
     moment = text(injection, "RadiopharmaceuticalStartDateTime")
     if moment:
+        if len(moment) > UNZONED and moment[-5] in "+-" and moment[-5:] != text(header, "TimezoneOffsetFromUTC"):
+            raise CohortError(f"PET whose injection and series are in different time zones; {REMEDY}")
         return _moment(moment[:8], moment[8:].split("+")[0].split("-")[0])
     return _moment(text(header, "SeriesDate"), text(injection, "RadiopharmaceuticalStartTime"))
 
@@ -81,4 +101,7 @@ def _positive(header: Dataset, keyword: str) -> float:
     value = text(header, keyword)
     if not value or not float(value) > 0:
         raise CohortError(f"PET without {keyword} above 0; {REMEDY}")
+    low, high, unit = PLAUSIBLE[keyword]
+    if not low <= float(value) <= high:
+        raise CohortError(f"PET with {keyword} {float(value):g}, which cannot be in {unit}; {REMEDY}")
     return float(value)

@@ -135,6 +135,37 @@ def test_stale_frame_of_a_region_in_a_set_on_these_images(tmp_path, images):
     assert "another frame of reference than its structure set" in mask.notes[0]
 
 
+def test_frame_that_the_set_knows_but_the_images_do_not(tmp_path, images):
+    series, grid, geometry = images
+    path = write_structures(tmp_path / "rt.dcm", {"GTV": outline(blob(grid), grid)}, series)
+    file = pydicom.dcmread(path)
+    other = pydicom.Dataset()
+    other.FrameOfReferenceUID = "1.2.3.4"
+    file.ReferencedFrameOfReferenceSequence.append(other)
+    file.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = "1.2.3.4"
+    file.save_as(path)
+    with pytest.raises(CohortError, match="another frame of reference"):
+        read_mask(Outline("structures", path, regions=("GTV",)), geometry, series.frame)
+
+
+def test_a_contour_stored_twice_does_not_cut_itself_out(tmp_path, images):
+    series, grid, geometry = images
+    contours = outline(blob(grid), grid)
+    path = write_structures(tmp_path / "rt.dcm", {"GTV": [*contours, contours[0]]}, series)
+    mask = read_mask(Outline("structures", path, regions=("GTV",)), geometry, series.frame)
+    np.testing.assert_array_equal(mask.volume.array > 0, blob(grid))
+
+
+def test_slices_without_a_contour_are_noted(tmp_path, images):
+    series, grid, geometry = images
+    contours = outline(blob(grid), grid)
+    heights = [round((points[0, 2] - grid.origin[2]) / grid.spacing[2]) for points in contours]
+    kept = [points for points, height in zip(contours, heights, strict=True) if height != sorted(heights)[1]]
+    path = write_structures(tmp_path / "rt.dcm", {"GTV": kept}, series)
+    mask = read_mask(Outline("structures", path, regions=("GTV",)), geometry, series.frame)
+    assert mask.notes == ("1 slices within the outline have no contour: empty there",)
+
+
 def test_points_enclose_nothing_and_are_counted(tmp_path, images):
     series, grid, geometry = images
     contours = [*outline(blob(grid), grid), grid.points([[3, 3, 2]])]
@@ -157,5 +188,5 @@ def test_contour_data_that_are_no_points(tmp_path, images):
     path = write_structures(tmp_path / "rt.dcm", {"GTV": outline(blob(grid), grid)}, series)
     file = pydicom.dcmread(path)
     file.ROIContourSequence[0].ContourSequence[1].ContourData = ["1", "2"]
-    with pytest.raises(CohortError, match="contour 2 of ROI 'GTV' is no list of points"):
+    with pytest.raises(CohortError, match="contour 2 of the region is no list of points"):
         read_structures(file)

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from dicom_export import Grid, blob, rewrite, textured, write_series
+from dicom_export import Grid, Written, blob, outline, rewrite, textured, write_series, write_structures
 from typer.testing import CliRunner
 
 from stsmm_core.cohort.check import check_cohort
 from stsmm_core.cohort.cli import app
+from stsmm_core.cohort.dicom.scan import scan_export, text
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.volume import read_volume
@@ -152,7 +153,7 @@ def foreign_outline(export):
     (export / "P1" / "assessors").mkdir()
     copied = export / "P1" / "assessors" / "roi.dcm"
     shutil.copy(export / "P2" / "assessors" / "roi.dcm", copied)
-    rewrite(copied, PatientID="P1")
+    rewrite(copied, PatientID="P1", SeriesInstanceUID="1.2.3.8")
 
 
 def other_frame(export):
@@ -166,13 +167,34 @@ def second_outline(export):
     rewrite(copied, SeriesInstanceUID="1.2.3.9")
 
 
+def spoil_bytes(path, old, new):
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+
+
 FAULTS = {
     "missing slice": (lambda export: sorted(series_folder(export).iterdir())[2].unlink(), "channel t1: lacks 1 slice"),
     "truncated": (break_slice, "channel t1: slice . of 6 is cut short"),
     "two series": (second_match, "2 series match channel t1: series"),
     "another patient": (foreign_outline, "outlines images of another patient"),
-    "frame of reference": (other_frame, "t1_mask: ROI 'GTV' has another frame of reference"),
+    "frame of reference": (other_frame, "t1_mask: the region has another frame of reference"),
     "two outlines": (second_outline, "2 outlines for t1"),
+    "another person": (
+        lambda export: (
+            rewrite(sorted(series_folder(export).iterdir())[0], PatientBirthDate="19500101")
+            or rewrite(export / "P1" / "assessors" / "roi.dcm", PatientBirthDate="19990101")
+        ),
+        "its series differ in PatientBirthDate",
+    ),
+    "decimal comma": (
+        lambda export: spoil_bytes(sorted(series_folder(export).iterdir())[0], b"0.8\\0.8", b"0,8\\0,8"),
+        "channel t1: ",
+    ),
+    "slope of 0": (
+        lambda export: rewrite(sorted(series_folder(export).iterdir())[0], RescaleSlope="0"),
+        "RescaleSlope of 0",
+    ),
     "no outline": (lambda export: (export / "P1" / "assessors" / "roi.dcm").unlink(), "has no tumour outline on t1"),
 }
 
@@ -202,8 +224,64 @@ def test_a_faulty_patient_can_be_left_out(export):
 def test_a_header_cut_short_is_counted(export):
     path = sorted(series_folder(export).iterdir())[2]
     path.write_bytes(path.read_bytes()[:140])
-    with pytest.raises(CohortError, match="lacks 1 slice"):
+    with pytest.raises(CohortError, match="1 DICOM files cannot be read"):
         run(export)
+    assert "unreadable" in run(export, "--dry-run", "--show-sources").output
+
+
+def test_one_series_under_two_names(export):
+    for path in series_folder(export).iterdir():
+        shutil.copy(path, series_folder(export, "P2") / f"copy_{path.name}")
+        rewrite(series_folder(export, "P2") / f"copy_{path.name}", PatientID="P2")
+    with pytest.raises(CohortError, match="2 of 2 patients have a fault") as caught:
+        run(export)
+    assert str(caught.value).count("another patient has too") == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("P1,1,1,1,1\n\nP1 ,2,1,2,1\n", "lines 2 and 4 have the same patient_id"),
+        ("P1,1,1,1,1\np1,2,1,2,1\n", "lines 2 and 3 have the same patient_id"),
+        ("P1,1,1,1,1\n ,2,1,2,1\n", "line 3 has no patient_id"),
+        ("../../x,1,1,1,1\n", "the patient_id of line 2 cannot name a folder"),
+    ],
+)
+def test_identifiers_that_cannot_be(export, rows, message):
+    (export.parent / "clinical.csv").write_text("patient_id,os_days,os_event,dm_days,dm_event\n" + rows)
+    with pytest.raises(CohortError, match=message) as caught:
+        run(export, "--keep-ids")
+    assert "P1" not in str(caught.value)
+
+
+def test_several_regions_need_a_rule(export):
+    grid = Grid()
+    path = export / "P1" / "assessors" / "roi.dcm"
+    (series,) = scan_export(series_folder(export), ()).series
+    drawn_on = Written(series.uid, text(series.header, "FrameOfReferenceUID"), [], [])
+    everything = np.ones(grid.size[::-1], bool)
+    everything[:, [0, -1]] = everything[:, :, [0, -1]] = False
+    write_structures(path, {"GTV": outline(blob(grid), grid), "Body": outline(everything, grid)}, drawn_on)
+    run(export, "--keep-ids")  # the map says gtv
+    edit_map(export, 'roi = "gtv"', "")
+    with pytest.raises(CohortError, match="has 2 regions, and the map does not say"):
+        run(export, "--keep-ids", out="again")
+
+
+def test_dry_run_makes_no_salt(export):
+    run(export, "--dry-run", "--salt", str(export.parent / "salt"))
+    assert not (export.parent / "salt").exists()
+
+
+def test_a_number_in_the_headers_stays_a_number(export):
+    for path in export.rglob("*.dcm"):
+        rewrite(path, **({"RepetitionTime": "1500"} if "scans" in path.parts else {}))
+    (export.parent / "clinical.csv").write_text("patient_id,os_days,os_event,dm_days,dm_event\n500,5,1,5,1\n")
+    for path in (export / "P1").rglob("*.dcm"):
+        rewrite(path, PatientID="500")
+    run(export, "--salt", str(export.parent / "salt"))
+    acquisition = pd.read_csv(export.parent / "out" / "acquisition.csv")
+    assert acquisition["RepetitionTime"].tolist() == [1500]
 
 
 def test_most_slices_chooses_among_matches(export):

@@ -88,6 +88,13 @@ def test_segmentation_of_other_images(tmp_path, images):
             read_mask(Outline("segmentation", path, regions=("GTV",)), other, written.frame)
 
 
+def test_segmentation_of_another_examination_on_the_same_voxels(tmp_path, images):
+    written, grid, geometry = images
+    path = segmentation(tmp_path / "seg.dcm", written, {"GTV": blob(grid).astype(np.uint8)})
+    with pytest.raises(CohortError, match="the segmentation has another frame of reference"):
+        read_mask(Outline("segmentation", path, regions=("GTV",)), geometry, "1.2.3.4")
+
+
 def test_damaged_segmentation(tmp_path, images):
     written, grid, geometry = images
     path = segmentation(tmp_path / "seg.dcm", written, {"GTV": blob(grid).astype(np.uint8)})

@@ -23,7 +23,7 @@ def pet(**changes) -> Dataset:
     injection.RadiopharmaceuticalStartTime = "120000"
     header.RadiopharmaceuticalInformationSequence = [injection]
     for keyword, value in changes.items():
-        setattr(injection if keyword.startswith("Radio") else header, keyword, value)
+        setattr(injection if keyword.startswith("Radi") else header, keyword, value)
     return header
 
 
@@ -58,6 +58,13 @@ def test_values_in_suv_already_are_left_alone():
         ({"SeriesTime": ""}, "without the times"),
         ({"SeriesTime": "140000"}, "derived series"),
         ({"RadiopharmaceuticalStartTime": "133000"}, "injected after"),
+        ({"RadiopharmaceuticalStartDateTime": "20200117120000"}, "half-lives before the series"),
+        ({"RadiopharmaceuticalStartDateTime": "20190131120000"}, "half-lives before the series"),
+        ({"RadiopharmaceuticalStartDateTime": "20200131110000.00+0000"}, "different time zones"),
+        ({"RadionuclideTotalDose": 350}, "RadionuclideTotalDose 350, which cannot be in Bq"),
+        ({"PatientWeight": 70000}, "PatientWeight 70000, which cannot be in kg"),
+        ({"RadionuclideHalfLife": 109.8}, "half-life is not in seconds"),
+        ({"CorrectedImage": ["NORM", "DTIM"]}, "without attenuation correction"),
     ],
 )
 def test_header_that_does_not_tell(changes, message):
