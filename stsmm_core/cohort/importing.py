@@ -23,7 +23,12 @@ def new_folder(out: Path) -> Iterator[Path]:
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CohortError(f"{out}: is already there and not empty; name a new folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CohortError(
+            f"{out.parent}: cannot be made ({error.strerror}); name a folder where you can write"
+        ) from None
     with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         building = Path(scratch) / out.name
         building.mkdir()

@@ -268,6 +268,11 @@ def test_several_regions_need_a_rule(export):
         run(export, "--keep-ids", out="again")
 
 
+def test_out_below_a_file(export):
+    with pytest.raises(CohortError, match="cannot be made"):
+        run(export, out="clinical.csv/out")
+
+
 def test_dry_run_makes_no_salt(export):
     run(export, "--dry-run", "--salt", str(export.parent / "salt"))
     assert not (export.parent / "salt").exists()
