@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stsmm_core.cohort.cohort import CLINICAL_FILE, IMAGES_FOLDER, Cohort, Finding
 from stsmm_core.cohort.reading import parse_cohort
 from stsmm_core.errors import CohortError
+from stsmm_core.imaging.quality import touches_border
 
 # Two grids are one within these: above the rounding of a NIfTI header's 32-bit floats, below half a voxel.
 ORIGIN_TOLERANCE_MM = 1e-2
@@ -100,7 +101,7 @@ def _read_masks(
             faults += _grid_faults(mask, volumes[channel], channel)
         findings.extend(_finding("fault", path, message) for message in faults)
         inside = SimpleITK.GetArrayFromImage(mask) != 0
-        if _touches_border(inside):
+        if touches_border(inside):
             findings.append(_finding("note", path, "touches the border of the image: the tumour may be cut off"))
         if not faults and channel in volumes:
             masks.setdefault(channel, inside)
@@ -228,10 +229,6 @@ def _grid_faults(mask: SimpleITK.Image, volume: SimpleITK.Image, channel: str) -
 
 def _rounded(numbers: tuple[float, ...]) -> str:
     return f"({', '.join(f'{number:.6g}' for number in numbers)})"
-
-
-def _touches_border(inside: NDArray[np.bool_]) -> bool:
-    return any(bool(face.any()) for axis in range(3) for face in (inside.take(0, axis), inside.take(-1, axis)))
 
 
 def _contrast_faults(voxels: NDArray[np.generic], tumour: NDArray[np.bool_] | None) -> list[str]:

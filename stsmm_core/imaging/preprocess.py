@@ -75,7 +75,11 @@ def preprocess_patient(channels: Mapping[str, Path], mask: Path, config: Imaging
 
 def prepare_patient(channels: Mapping[str, Path], mask: Path, config: Imaging) -> PatientImages:
     """The images after the last step, on the tumour grid; arguments and errors as `preprocess_patient`."""
-    images = read_images(channels, mask)
+    return run_steps(read_images(channels, mask), config)
+
+
+def run_steps(images: PatientImages, config: Imaging) -> PatientImages:
+    """`imaging.steps`, one after the other."""
     for step in config.steps:
         images = STEP_FUNCTIONS[step](images, config)
     return images

@@ -74,7 +74,7 @@ def measure(read: PatientImages, prepared: PatientImages) -> PatientQuality:
     inside = prepared.tumour.array > 0
     channels: dict[str, ChannelQuality] = {}
     for name, volume in read.channels.items():
-        values = volume.array[_on(volume, read.tumour)]
+        values = volume.array[tumour_on(volume, read.tumour)]
         motion = prepared.motions.get(name)
         channels[name] = ChannelQuality(
             volume.geometry.spacing_mm,
@@ -147,7 +147,7 @@ def touches_border(inside: NDArray[np.bool_]) -> bool:
     return any(bool(face.any()) for axis in range(3) for face in (inside.take(0, axis), inside.take(-1, axis)))
 
 
-def _on(volume: Volume, tumour: Volume) -> NDArray[np.bool_]:
+def tumour_on(volume: Volume, tumour: Volume) -> NDArray[np.bool_]:
     """The tumour on a channel's own grid."""
     if volume.geometry == tumour.geometry:
         return tumour.array > 0

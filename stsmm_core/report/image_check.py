@@ -18,9 +18,9 @@ from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.config import Imaging, read_experiment
 from stsmm_core.errors import CohortError
 from stsmm_core.files import write_text_atomically
-from stsmm_core.imaging.preprocess import PatientImages, prepare_patient, read_images
-from stsmm_core.imaging.quality import PatientQuality, flags, measure, median_spacings
-from stsmm_core.imaging.volume import Volume, resample
+from stsmm_core.imaging.preprocess import PatientImages, read_images, run_steps
+from stsmm_core.imaging.quality import PatientQuality, flags, measure, median_spacings, tumour_on
+from stsmm_core.imaging.volume import Volume
 
 PLANES = ("axial", "coronal", "sagittal")
 PAGE = "image_check.html"
@@ -54,7 +54,7 @@ def check_images(cohort: Cohort, config: Imaging, *, pages: Path | None, advance
             channels = {name: cohort.channel_path(patient, name) for name in cohort.manifest.channels}
             try:
                 read = read_images(channels, cohort.mask_path(patient))
-                prepared = prepare_patient(channels, cohort.mask_path(patient), config)
+                prepared = run_steps(read, config)
             except CohortError as error:
                 findings.append(Finding("fault", IMAGES_FOLDER, str(error), patient=patient))
             else:
@@ -81,7 +81,7 @@ def mosaic(read: PatientImages, prepared: PatientImages) -> Figure:
     figure = Figure(figsize=(6 * CELL_INCHES, len(names) * CELL_INCHES + 0.4), layout="constrained")
     grid = figure.subplots(len(names), 6, squeeze=False)
     for row, name in zip(grid, names, strict=True):
-        tumour = _onto(read.tumour, read.channels[name])
+        tumour = tumour_on(read.channels[name], read.tumour)
         _show_planes(row[:3], read.channels[name], tumour)
         _show_planes(row[3:], prepared.channels[name], prepared.tumour.array > 0)
         row[0].set_ylabel(name)
@@ -113,10 +113,6 @@ def _show(
         axes.contour(outline, levels=[0.5], colors="#e8a200", linewidths=0.8)
     axes.set_xticks([])
     axes.set_yticks([])
-
-
-def _onto(tumour: Volume, channel: Volume) -> NDArray[np.bool_]:
-    return resample(tumour, channel.geometry, interpolation="nearest").array > 0
 
 
 def _patient_page(patient: str, read: PatientImages, prepared: PatientImages) -> str:

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from stsmm_core.cohort.cohort import IMAGES_FOLDER, Manifest, write_cohort_tables
 from stsmm_core.cohort.dicom.masks import read_mask
 from stsmm_core.cohort.dicom.plan import Fault, PatientPlan, Plan
-from stsmm_core.cohort.dicom.pseudonyms import cleaned, identifiers
+from stsmm_core.cohort.dicom.pseudonyms import cleaned, identifiers_of
 from stsmm_core.cohort.dicom.scan import Series, text
 from stsmm_core.cohort.dicom.series import read_series
 from stsmm_core.cohort.dictionary import ENDPOINTS, PATIENT_ID, VARIABLES, endpoint_columns
@@ -92,10 +92,13 @@ def _lines(path: Path) -> dict[str, int]:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
             rows = [(reader.line_num, row) for row in reader if any(row.values())]
+            header = reader.fieldnames or ()
     except OSError as error:
         raise CohortError(f"{path}: cannot be read ({error.strerror})") from None
     except (UnicodeDecodeError, csv.Error):
         raise CohortError(f"{path}: cannot be read as a table; save it as CSV UTF-8") from None
+    if PATIENT_ID not in header:
+        raise CohortError(f"{path}: has no column {PATIENT_ID} (comma-separated, names in the first line)")
     lines: dict[str, int] = {}
     seen: dict[str, int] = {}
     for line, row in rows:
@@ -182,7 +185,7 @@ def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, s
     Raises:
         CohortError: after which the folder is not there.
     """
-    secrets = {planned.patient.identifier}.union(*(identifiers(series.header) for series in planned.channels.values()))
+    secrets = identifiers_of(planned.patient.identifier, [series.header for series in planned.channels.values()])
     prepared: dict[str, Volume] = {}
     acquired: list[dict[str, str]] = []
     notes: list[str] = []

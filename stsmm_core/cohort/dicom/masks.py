@@ -1,5 +1,6 @@
 """The tumour mask of a channel, from whatever the outline was exported as, on the grid of that channel."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,12 +55,12 @@ def read_mask(outline: Outline, grid: Geometry, frame_of_reference: str) -> Mask
             mask = _read_structures(outline, grid, frame_of_reference)
         case "segmentation":
             segments, frame = read_segments(outline.path, outline.regions)
-            _check_frame(frame, frame_of_reference, "the segmentation")
+            _check_frame({frame}, frame_of_reference, "the segmentation")
             mask = Mask(onto_grid(segments, grid))
         case "images":
             assert outline.series is not None
             images, frame = read_series(outline.series)
-            _check_frame(frame, frame_of_reference, "the mask series")
+            _check_frame({frame}, frame_of_reference, "the mask series")
             mask = Mask(onto_grid(_binary(images), grid))
         case "nifti":
             mask = Mask(onto_grid(_binary(_read_nifti(outline.path)), grid))
@@ -101,9 +102,8 @@ def _read_structures(outline: Outline, grid: Geometry, frame_of_reference: str) 
         own = structure.frame_of_reference
         # A frame that the set does not know is stale, and the set's own counts; one that it knows is meant.
         meant = {own} if own and own in structure.frames_of_set else structure.frames_of_set or {own}
-        for frame in sorted(meant) if frame_of_reference not in meant else ():
-            _check_frame(frame, frame_of_reference, "the region")
-        if frame_of_reference and structure.frame_of_reference not in ("", frame_of_reference):
+        _check_frame(meant, frame_of_reference, "the region")
+        if frame_of_reference and own not in ("", frame_of_reference):
             notes.append("the region names another frame of reference than its structure set, whose is the images'")
         if structure.stray:
             notes.append(f"{structure.stray} contours are points or lines: not used")
@@ -115,8 +115,9 @@ def _read_structures(outline: Outline, grid: Geometry, frame_of_reference: str) 
     return Mask(Volume(inside.astype(np.float32), grid), tuple(notes))
 
 
-def _check_frame(frame: str, images: str, what: str) -> None:
-    if frame and images and frame != images:
+def _check_frame(frames: Collection[str], images: str, what: str) -> None:
+    """Refuse an outline whose frames of reference do not hold the images'; unknown ones ('') refuse nothing."""
+    if images and any(frames) and images not in frames:
         raise CohortError(f"{what} has another frame of reference than the images: its coordinates are not theirs")
 
 

@@ -11,7 +11,7 @@ import pydicom
 
 from stsmm_core.cohort.dicom import contours, segmentations
 from stsmm_core.cohort.dicom.masks import Outline
-from stsmm_core.cohort.dicom.pseudonyms import Patient, cleaned, identifiers
+from stsmm_core.cohort.dicom.pseudonyms import Patient, cleaned, identifiers, identifiers_of
 from stsmm_core.cohort.dicom.rules import ChannelRule, ImportRules
 from stsmm_core.cohort.dicom.scan import CONTOURS, SEGMENTATION, STRUCTURES, Export, Series, text
 from stsmm_core.errors import CohortError
@@ -101,7 +101,7 @@ def make_plan(source: Path, export: Export, rules: ImportRules, known: Sequence[
             )
         except CohortError as error:
             channels, outlines = {}, {}
-            secrets = {patient.identifier}.union(*(identifiers(one.header) for one in series))
+            secrets = identifiers_of(patient.identifier, [one.header for one in series])
             faults.append(Fault(patient, cleaned(str(error), secrets)))
         patients.append(PatientPlan(patient, channels, outlines))
         decisions += [_decision(patient, one, verdict, source) for one, verdict in zip(series, verdicts, strict=True)]
@@ -309,7 +309,7 @@ def _decision(patient: Patient, series: Series, verdict: _Verdict, source: Path)
     return Decision(
         patient,
         series.modality,
-        cleaned(series.description, identifiers(series.header)),
+        cleaned(series.description, identifiers_of(patient.identifier, [series.header])),
         len(series.instances),
         verdict.becomes,
         verdict.why,

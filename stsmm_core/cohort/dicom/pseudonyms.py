@@ -100,6 +100,12 @@ def cleaned(value: str, secrets_: Iterable[str]) -> str:
     return value
 
 
+def identifiers_of(identifier: str, headers: Iterable[Dataset]) -> set[str]:
+    """What a text about a patient must not hold: the hospital's identifier, and what the headers say."""
+    long_enough = {identifier} if len(identifier) >= SHORTEST_SECRET else set()
+    return long_enough.union(*(identifiers(header) for header in headers))
+
+
 def identifiers(header: Dataset) -> set[str]:
     """What a header says of who the patient is: whole values and the parts of names."""
     values = {text(header, keyword) for keyword in IDENTITY}

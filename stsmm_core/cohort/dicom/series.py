@@ -55,8 +55,9 @@ def stack_slices(series: Series) -> Stack:
     for keyword in ("Rows", "Columns", "PixelSpacing", "FrameOfReferenceUID"):
         values = {text(instance.header, keyword) for instance in series.instances}
         if len(values) > 1:
-            shown = "different values" if keyword == "FrameOfReferenceUID" else f"{len(values)} different values"
-            raise CohortError(f"its slices have {shown} of {keyword}: they are not one volume; export them apart")
+            raise CohortError(
+                f"its slices have {len(values)} different values of {keyword}: not one volume; export them apart"
+            )
     orientations = np.array([_numbers(instance.header, "ImageOrientationPatient", 6) for instance in series.instances])
     if np.abs(orientations - orientations[0]).max() > ORIENTATION_TOLERANCE:
         raise CohortError("its slices are turned against each other (a localiser?): they are not one volume")
@@ -169,7 +170,7 @@ def _read_multiframe(path: Path) -> tuple[Volume, str]:
             apply_voi_transform=False,
             dtype=np.float64,
         )
-    except Exception as error:
+    except Exception as error:  # the library raises what the file leads it to, and its text quotes the file
         raise CohortError(
             f"its frames are no evenly spaced volume ({type(error).__name__}); export single slices"
         ) from None

@@ -426,3 +426,31 @@ def test_real_sample_gives_the_published_images_and_masks(real_data, tmp_path):
             mask = read_volume(folder / f"{channel}_mask.nii.gz")
             expected = read_volume(source / patient / part / "expected_mask.nii.gz")
             np.testing.assert_array_equal(mask.array > 0, expected.array > 0)
+
+
+def test_a_short_number_does_not_blank_the_messages(export):
+    for path in (export / "P1").rglob("*.dcm"):
+        rewrite(path, PatientID="1")
+    table = export.parent / "clinical.csv"
+    table.write_text(table.read_text().replace("P1,", "1,"))
+    sorted(series_folder(export).iterdir())[2].unlink()
+    with pytest.raises(CohortError, match="channel t1: lacks 1 slice"):
+        run(export)
+
+
+def test_the_key_within_the_number_is_blanked_too(export):
+    edit_map(export, "[[channels]]", '[patient]\npattern = "^H(.+)$"\n\n[[channels]]')
+    for path in (export / "P1").rglob("*.dcm"):
+        rewrite(path, PatientID="H4711815", SeriesDescription="T1 post 4711815 24.12.1957", PatientBirthDate="19571224")
+    table = export.parent / "clinical.csv"
+    table.write_text(table.read_text().replace("P1,", "4711815,"))
+    output = run(export, "--dry-run").output
+    assert "T1 post *** ***" in output
+    assert "4711815" not in output
+    assert "1957" not in output
+
+
+def test_table_without_identifiers(export):
+    (export.parent / "clinical.csv").write_text("id,os_days\nP1,5\n")
+    with pytest.raises(CohortError, match="has no column patient_id"):
+        run(export)
