@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +14,7 @@ from stsmm_core.cohort.dicom.rules import ChannelRule, ImportRules, MaskRule
 from stsmm_core.cohort.dicom.scan import scan_export
 from stsmm_core.cohort.dictionary import PATIENT_ID, endpoint_columns
 from stsmm_core.cohort.importing import SOURCE_FILE
+from stsmm_core.cohort.sts_public import LICENCE
 from stsmm_core.errors import CohortError
 
 REPOSITORY = "https://github.com/theibsi/data_sets.git"
@@ -39,16 +39,7 @@ The TCIA collection *Soft-tissue-Sarcoma* (McGill University Health Centre) as p
 Biomarker Standardisation Initiative (IBSI), {folder} of {repository} at commit {commit}.
 Real, de-identified patient data: do not try to re-identify anyone.
 
-Licence: Creative Commons Attribution 3.0 Unported (CC BY 3.0), https://creativecommons.org/licenses/by/3.0/
-Keep this file with the data when you pass them on. Please cite:
-
-- Vallières M, Freeman CR, Skamene SR, El Naqa I (2015). A radiomics model from joint FDG-PET and MRI texture features
-  for the prediction of lung metastases in soft-tissue sarcomas of the extremities. The Cancer Imaging Archive.
-  https://doi.org/10.7937/K9/TCIA.2015.7GO2GSKS
-- the same authors (2015), Physics in Medicine and Biology 60(14):5471-5496. https://doi.org/10.1088/0031-9155/60/14/5471
-- Clark K et al. (2013). The Cancer Imaging Archive (TCIA). J Digit Imaging 26:1045-1057.
-  https://doi.org/10.1007/s10278-013-9622-7
-
+{licence}
 Changes before this import, by the IBSI: PET as body-weight SUV; T1 bias-field corrected (N4) and normalised to
 subcutaneous fat; the mass without oedema (GTV_Mass) kept as the contour; images cropped to about 5 cm around it.
 By this import: series stacked, contours rasterised, headers dropped but for acquisition.csv. The T1 was registered to
@@ -62,7 +53,6 @@ def fetch_sts_public(
     clinical: Path | None,
     repository: str = REPOSITORY,
     commit: str = COMMIT,
-    advance: Callable[[], None] = lambda: None,
 ) -> ImportReport:
     """Fetch the images of the public soft-tissue sarcoma collection and import them (channels t1 and pet).
 
@@ -70,7 +60,6 @@ def fetch_sts_public(
         out: the new cohort folder.
         clinical: clinical table of the collection; without one, all its patients with empty outcomes.
         repository: where to fetch from; also a path of a local mirror.
-        advance: called once a patient, for a progress bar.
 
     Raises:
         CohortError: when git or the network fails, or as the DICOM import does.
@@ -82,8 +71,8 @@ def fetch_sts_public(
         manifest = RULES.manifest()
         table, lines = _without_outcomes(source) if clinical is None else read_clinical(clinical, manifest)
         plan = make_plan(source, scan_export(source, RULES.tags()), RULES, name_patients(lines, salt=None))
-        report = import_dicom(plan, manifest, table, out, leave_out_faulty=False, advance=advance)
-    text = SOURCE_TEXT.format(folder=FOLDER, repository=repository, commit=commit)
+        report = import_dicom(plan, manifest, table, out, leave_out_faulty=False)
+    text = SOURCE_TEXT.format(licence=LICENCE, folder=FOLDER, repository=repository, commit=commit)
     (out / SOURCE_FILE).write_text(text, encoding="utf-8")
     return report
 

@@ -58,12 +58,7 @@ _COPIED = {
     "location_girdle": "location_girdle",
 }
 
-SOURCE_TEXT = """\
-# Source of this cohort
-
-36 patients of the TCIA collection *Soft-tissue-Sarcoma* (McGill University Health Centre), as prepared for the Image
-Biomarker Standardisation Initiative. Real, de-identified patient data: do not try to re-identify anyone.
-
+LICENCE = """\
 Licence: Creative Commons Attribution 3.0 Unported (CC BY 3.0), https://creativecommons.org/licenses/by/3.0/
 Keep this file with the data when you pass them on. Please cite:
 
@@ -74,7 +69,16 @@ Keep this file with the data when you pass them on. Please cite:
 - Clark K et al. (2013). The Cancer Imaging Archive (TCIA). J Digit Imaging 26:1045-1057.
   https://doi.org/10.1007/s10278-013-9622-7
 - Image preparation: A. Zwanenburg, Image Biomarker Standardisation Initiative (IBSI), "IBSI validation dataset".
+"""
+"""Licence and citations of the collection, however it was obtained."""
 
+SOURCE_TEXT = f"""\
+# Source of this cohort
+
+36 patients of the TCIA collection *Soft-tissue-Sarcoma* (McGill University Health Centre), as prepared for the Image
+Biomarker Standardisation Initiative. Real, de-identified patient data: do not try to re-identify anyone.
+
+{LICENCE}
 ## Changes
 
 Before this import, by the IBSI: PET as body-weight SUV; T1 bias-field corrected (N4) and normalised to subcutaneous
