@@ -21,7 +21,7 @@ from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.config import Augmentation, BiasCorrection, Imaging
 from stsmm_core.imaging.augment import augment
 from stsmm_core.imaging.bias import correct_bias
-from stsmm_core.imaging.cache import cached_tensor, store_tensor
+from stsmm_core.imaging.cache import cached_patient, store_patient
 from stsmm_core.imaging.preprocess import read_images
 
 REPEATS = 5
@@ -102,9 +102,9 @@ def warm_cache(cohort_root: Path) -> None:
     ]
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder)
-        cold = seconds(lambda: [store_tensor(cache, *job, config) for job in jobs]) / len(jobs)
+        cold = seconds(lambda: [store_patient(cache, *job, config) for job in jobs]) / len(jobs)
         many = [jobs[number % len(jobs)] for number in range(PATIENTS_CACHE)]
-        warm = seconds(lambda: [cached_tensor(cache, *job, config) for job in many])
+        warm = seconds(lambda: [cached_patient(cache, *job, config) for job in many])
     print(
         f"cache: {PATIENTS_CACHE} patients in {warm:.2f} s; making one takes {cold:.2f} s, "
         f"ratio {cold / (warm / PATIENTS_CACHE):.0f}"

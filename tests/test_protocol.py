@@ -11,6 +11,7 @@ from stsmm_core import protocol
 from stsmm_core.cohort.clinical import ClinicalEncoding, ClinicalSummary
 from stsmm_core.cohort.dictionary import VARIABLES, Category, Number
 from stsmm_core.config import Data, Evaluation, Experiment
+from stsmm_core.imaging.quality import FLAG_KINDS
 from stsmm_core.protocol import ProtocolError
 from stsmm_core.survival.concordance import PairCounts
 from stsmm_core.training.centre import SiteDescription
@@ -61,6 +62,7 @@ def a_description(**changes):
             "with_image": 0,
             "summary": a_summary(),
             "withheld": ("sex",),
+            "image_flags": dict.fromkeys(FLAG_KINDS, 0) | {"volume": 7, "border": None},
         }
         | changes
     )

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from stsmm_core.config import Imaging
 from stsmm_core.errors import CohortError
-from stsmm_core.imaging.cache import store_tensor
+from stsmm_core.imaging.cache import store_patient
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def use_one_thread() -> None:
 def try_to_store(job: Job, config: Imaging, cache: Path) -> str | None:
     """Make and store a tensor; says what is wrong instead of raising, so that one patient does not stop the others."""
     try:
-        store_tensor(cache, job.channels, job.mask, config)
+        store_patient(cache, job.channels, job.mask, config)
     except CohortError as error:
         return f"{job.label}: {error}"
     return None

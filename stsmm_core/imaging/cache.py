@@ -1,9 +1,10 @@
-"""Preprocessed tensors on disk, found again by what they were made from."""
+"""Preprocessed tensors on disk with the quality of their images, found again by what they were made from."""
 
 import hashlib
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,33 +13,45 @@ from numpy.typing import NDArray
 from stsmm_core.config import Imaging
 from stsmm_core.errors import CohortError, RunError
 from stsmm_core.files import write_atomically
-from stsmm_core.imaging.preprocess import PREPROCESSING_VERSION, preprocess_patient
+from stsmm_core.imaging.preprocess import PREPROCESSING_VERSION, read_images, run_steps, to_tensor
+from stsmm_core.imaging.quality import PatientQuality, measure
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-def cached_tensor(cache: Path, channels: Mapping[str, Path], mask: Path, config: Imaging) -> NDArray[np.float32]:
-    """The tensor of `preprocess_patient`, from `cache` if it was ever made from the same content and settings.
+@dataclass(frozen=True, eq=False)
+class PreparedPatient:
+    """A patient's tensor, shape (channels, D, H, W), and the quality of the images that it was made from."""
+
+    tensor: NDArray[np.float32]
+    quality: PatientQuality
+
+
+def cached_patient(cache: Path, channels: Mapping[str, Path], mask: Path, config: Imaging) -> PreparedPatient:
+    """What preprocessing makes of a patient, from `cache` if it was ever made from the same content and settings.
 
     A file in the cache is named after the SHA-256 of the input files' content, the preprocessing settings (augmentation
-    is none of them) and PREPROCESSING_VERSION, so no name tells of a patient. It is a .npy file followed by its own
-    SHA-256; one that is cut short or damaged is made again. It appears under its name only when whole, so several
-    processes may share the folder, and what two of them make at once is the same. Only its maker may read it.
+    is none of them) and PREPROCESSING_VERSION, so no name tells of a patient. It is a .npy file, followed by the
+    quality as JSON and by the SHA-256 of both; one that is cut short or damaged is made again. It appears under its
+    name only when whole, so several processes may share the folder, and what two of them make at once is the same. Only
+    its maker may read it.
 
     Raises:
         CohortError: as `preprocess_patient`.
         RunError: when the cache folder cannot be read or written.
     """
-    tensor = _load(cache_path(cache, channels, mask, config))
-    return store_tensor(cache, channels, mask, config) if tensor is None else tensor
+    prepared = _load(cache_path(cache, channels, mask, config))
+    return store_patient(cache, channels, mask, config) if prepared is None else prepared
 
 
-def store_tensor(cache: Path, channels: Mapping[str, Path], mask: Path, config: Imaging) -> NDArray[np.float32]:
-    """Make a tensor and put it into the cache, in place of one that is there; errors as `cached_tensor`."""
+def store_patient(cache: Path, channels: Mapping[str, Path], mask: Path, config: Imaging) -> PreparedPatient:
+    """Preprocess a patient and keep the result, in place of one that is there; errors as `cached_patient`."""
     path = cache_path(cache, channels, mask, config)
-    tensor = preprocess_patient(channels, mask, config)
-    _store(path, tensor)
-    return tensor
+    read = read_images(channels, mask)
+    images = run_steps(read, config)
+    prepared = PreparedPatient(to_tensor(images), measure(read, images))
+    _store(path, prepared)
+    return prepared
 
 
 def cache_path(cache: Path, channels: Mapping[str, Path], mask: Path, config: Imaging) -> Path:
@@ -68,8 +81,8 @@ def _content(path: Path) -> str:
         ) from None
 
 
-def _load(path: Path) -> NDArray[np.float32] | None:
-    """The tensor in a cache file; None where there is no file or not a sound one."""
+def _load(path: Path) -> PreparedPatient | None:
+    """What a cache file holds; None where there is no file or not a sound one."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -78,18 +91,21 @@ def _load(path: Path) -> NDArray[np.float32] | None:
         raise RunError(
             f"{path.parent}: the image cache cannot be read ({error.strerror}); choose a folder of your own"
         ) from None
-    array, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
-    if hashlib.sha256(array).digest() != digest:
+    body, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+    if hashlib.sha256(body).digest() != digest:
         return None
-    return np.load(io.BytesIO(array), allow_pickle=False)
+    stream = io.BytesIO(body)
+    tensor = np.load(stream, allow_pickle=False)
+    return PreparedPatient(tensor, PatientQuality.from_dict(json.loads(stream.read())))
 
 
-def _store(path: Path, tensor: NDArray[np.float32]) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, tensor, allow_pickle=False)
-    array = buffer.getvalue()
+def _store(path: Path, prepared: PreparedPatient) -> None:
+    stream = io.BytesIO()
+    np.save(stream, prepared.tensor, allow_pickle=False)
+    stream.write(json.dumps(asdict(prepared.quality)).encode())
+    body = stream.getvalue()
     try:
-        write_atomically(path, lambda unfinished: unfinished.write_bytes(array + hashlib.sha256(array).digest()))
+        write_atomically(path, lambda unfinished: unfinished.write_bytes(body + hashlib.sha256(body).digest()))
     except OSError as error:
         raise RunError(
             f"{path.parent}: the image cache cannot be written ({error.strerror}); make room or choose another folder"

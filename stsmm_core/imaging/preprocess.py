@@ -27,8 +27,8 @@ from stsmm_core.imaging.bias import correct_bias
 from stsmm_core.imaging.registration import Motion, register
 from stsmm_core.imaging.volume import Geometry, Volume, read_volume, resample
 
-PREPROCESSING_VERSION = 2
-"""Raise it with every change that alters a tensor: cached tensors of other versions are then computed anew."""
+PREPROCESSING_VERSION = 3
+"""Raise it with every change of a tensor or of what is kept with it: those of other versions are then made anew."""
 
 CONSTANT = 1e-6
 """A standard deviation below this share of the largest value is rounding, not contrast."""
@@ -69,7 +69,11 @@ def preprocess_patient(channels: Mapping[str, Path], mask: Path, config: Imaging
     Raises:
         CohortError: naming the file that is unreadable, not finite, empty, constant or elsewhere, and the remedy.
     """
-    images = prepare_patient(channels, mask, config)
+    return to_tensor(prepare_patient(channels, mask, config))
+
+
+def to_tensor(images: PatientImages) -> NDArray[np.float32]:
+    """The channels after the last step as one array, 0 where there are no data."""
     return np.stack([np.nan_to_num(volume.array, nan=0.0) for volume in images.channels.values()])
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,17 @@ LEAST_LARGEST_PART = 0.99
 """Share of the tumour in its largest part, below which it is in several pieces."""
 LARGEST_SHIFT_MM, LARGEST_TURN_DEGREES = 30.0, 20.0
 """A patient does not move further between two series; a registration that says so has lost its way."""
+
+FlagKind = Literal["border", "parts", "volume", "coverage", "contrast", "spacing", "registration"]
+FLAG_KINDS: tuple[FlagKind, ...] = get_args(FlagKind)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One thing that is odd about a patient's images."""
+
+    kind: FlagKind
+    message: str
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,15 @@ class PatientQuality:
     volume_cm3: float
     tensor_volume_cm3: float
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "PatientQuality":
+        """Inverse of `dataclasses.asdict`, also after a passage through JSON."""
+        channels = {
+            name: ChannelQuality(**{**figures, "spacing_mm": tuple(figures["spacing_mm"])})
+            for name, figures in content["channels"].items()
+        }
+        return cls(**{**content, "channels": channels})
+
 
 def measure(read: PatientImages, prepared: PatientImages) -> PatientQuality:
     """Measure a patient's images as they were read and as they came out of preprocessing."""
@@ -95,44 +116,66 @@ def measure(read: PatientImages, prepared: PatientImages) -> PatientQuality:
     )
 
 
-def flags(quality: PatientQuality, *, sheet_cm3: float, median_spacing: Mapping[str, NDArray[np.float64]]) -> list[str]:
-    """What is odd about a patient, one sentence each; nothing for most. (The check of the cohort names the border.)
+def flags(
+    quality: PatientQuality,
+    *,
+    sheet_cm3: float,
+    contour_cm3: float,
+    median_spacing: Mapping[str, NDArray[np.float64]],
+) -> list[Flag]:
+    """What is odd about a patient, one sentence each; nothing for most.
 
     Args:
         sheet_cm3: tumour volume in the clinical table; NaN where it has none.
+        contour_cm3: volume within the contours that the mask was made from; NaN where that is not known.
         median_spacing: of each channel over the cohort, along x, y, z.
     """
-    said: list[str] = []
+    said: list[Flag] = []
+    if quality.at_border:
+        said.append(Flag("border", "mask: touches the border of the image: the tumour may be cut off"))
     if quality.largest_part < LEAST_LARGEST_PART:
-        said.append(f"mask: is in {quality.parts} parts, the largest {quality.largest_part:.0%}: stray voxels?")
-    if _differ(quality.volume_cm3, sheet_cm3):
-        said.append(f"mask: {quality.volume_cm3:.1f} cm³, but the clinical table says {sheet_cm3:.1f} cm³")
-    if _differ(quality.tensor_volume_cm3, quality.volume_cm3):
         said.append(
-            f"mask: {quality.volume_cm3:.1f} cm³ becomes {quality.tensor_volume_cm3:.1f} cm³ on the tumour grid: "
-            "too coarse, or slices too thick"
+            Flag("parts", f"mask: is in {quality.parts} parts, the largest {quality.largest_part:.0%}: stray voxels?")
+        )
+    for other, source in ((sheet_cm3, "the clinical table says"), (contour_cm3, "its contours enclose")):
+        if volumes_differ(quality.volume_cm3, other):
+            said.append(Flag("volume", f"mask: {quality.volume_cm3:.1f} cm³, but {source} {other:.1f} cm³"))
+    if volumes_differ(quality.tensor_volume_cm3, quality.volume_cm3):
+        said.append(
+            Flag(
+                "volume",
+                f"mask: {quality.volume_cm3:.1f} cm³ becomes {quality.tensor_volume_cm3:.1f} cm³ on the tumour grid: "
+                "too coarse, or slices too thick",
+            )
         )
     for name, channel in quality.channels.items():
-        said += [f"{name}: {message}" for message in _channel_flags(channel, median_spacing[name])]
+        said += [Flag(flag.kind, f"{name}: {flag.message}") for flag in _channel_flags(channel, median_spacing[name])]
     return said
 
 
-def _channel_flags(channel: ChannelQuality, median_spacing: NDArray[np.float64]) -> list[str]:
-    said: list[str] = []
+def count_flags(flagged: Sequence[Sequence[Flag]]) -> dict[str, int]:
+    """Patients with each kind of flag, given every patient's flags."""
+    kinds = [{flag.kind for flag in flags_} for flags_ in flagged]
+    return {kind: sum(kind in each for each in kinds) for kind in FLAG_KINDS}
+
+
+def _channel_flags(channel: ChannelQuality, median_spacing: NDArray[np.float64]) -> list[Flag]:
+    said: list[Flag] = []
     if channel.covered < LEAST_COVERED:
-        said.append(f"shows {channel.covered:.0%} of the tumour: cut off, or out of place")
+        said.append(Flag("coverage", f"shows {channel.covered:.0%} of the tumour: cut off, or out of place"))
     if channel.constant:
-        said.append("is the same value all over the tumour")
+        said.append(Flag("contrast", "is the same value all over the tumour"))
     elif channel.saturated > MOST_SATURATED:
-        said.append(f"is at its largest value in {channel.saturated:.0%} of the tumour: saturated")
+        said.append(Flag("contrast", f"is at its largest value in {channel.saturated:.0%} of the tumour: saturated"))
     ratio = np.array(channel.spacing_mm) / median_spacing
     if (ratio > SPACING_FACTOR).any() or (ratio < 1 / SPACING_FACTOR).any():
         here, usual = (" x ".join(f"{step:.2g}" for step in steps) for steps in (channel.spacing_mm, median_spacing))
-        said.append(f"has voxels of {here} mm, the cohort's median is {usual} mm")
+        said.append(Flag("spacing", f"has voxels of {here} mm, the cohort's median is {usual} mm"))
     if channel.information_gain is not None and channel.information_gain < 0:
-        said.append("lies worse after registration than before")
+        said.append(Flag("registration", "lies worse after registration than before"))
     if channel.shift_mm > LARGEST_SHIFT_MM or channel.turn_degrees > LARGEST_TURN_DEGREES:
-        said.append(f"was moved by {channel.shift_mm:.0f} mm and {channel.turn_degrees:.0f}° by registration")
+        moved = f"was moved by {channel.shift_mm:.0f} mm and {channel.turn_degrees:.0f}° by registration"
+        said.append(Flag("registration", moved))
     return said
 
 
@@ -154,9 +197,10 @@ def tumour_on(volume: Volume, tumour: Volume) -> NDArray[np.bool_]:
     return resample(tumour, volume.geometry, interpolation="nearest").array > 0
 
 
+def volumes_differ(volume: float, other: float) -> bool:
+    """Whether two volumes of one tumour are so far apart that one of them is wrong; not where one is NaN."""
+    return bool(abs(volume - other) > MOST_VOLUME_CHANGE * max(volume, other))
+
+
 def _volume_cm3(tumour: Volume) -> float:
     return float((tumour.array > 0).sum() * np.prod(tumour.geometry.spacing_mm) / 1000)
-
-
-def _differ(volume: float, other: float) -> bool:
-    return bool(abs(volume - other) > MOST_VOLUME_CHANGE * max(volume, other))

@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from stsmm_core.cohort.cohort import IMAGES_FOLDER, Cohort, Finding
+from stsmm_core.cohort.image_flags import image_flags
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.config import Imaging, read_experiment
 from stsmm_core.errors import CohortError
 from stsmm_core.files import write_text_atomically
 from stsmm_core.imaging.preprocess import PatientImages, read_images, run_steps
-from stsmm_core.imaging.quality import PatientQuality, flags, measure, median_spacings, tumour_on
+from stsmm_core.imaging.quality import PatientQuality, measure, tumour_on
 from stsmm_core.imaging.volume import Volume
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -62,11 +63,9 @@ def check_images(cohort: Cohort, config: Imaging, *, pages: Path | None, advance
                 if pages is not None:
                     write_text_atomically(pages / f"{patient}.html", _patient_page(patient, read, prepared))
         advance()
-    spacing = median_spacings(list(qualities.values()))
-    sheet = cohort.clinical["volume_cm3"].astype(float)
     said = {
-        patient: flags(quality, sheet_cm3=sheet[patient], median_spacing=spacing)
-        for patient, quality in qualities.items()
+        patient: [flag.message for flag in found if flag.kind != "border"]  # the check of the cohort names it
+        for patient, found in image_flags(cohort, qualities).items()
     }
     for patient, messages in said.items():
         findings += [Finding("note", IMAGES_FOLDER, message, patient=patient) for message in messages]

@@ -48,7 +48,7 @@ def write_report(run: Path) -> Path:
 def render(results: Results) -> str:
     """The page of a run; equal results give an equal page."""
     sites = results.metrics.cohorts
-    rows = tables.cohort_table(sites)
+    rows, images = tables.cohort_table(sites), tables.image_table(sites)
     results_table = tables.results_table(results)
     template = files("stsmm_core.report").joinpath("report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -65,8 +65,9 @@ def render(results: Results) -> str:
             tables.SUPPRESSED in (row.n, row.events, row.pairs) for part in results_table.values() for row in part
         ),
         cohort_blocks=across([site.site for site in sites], rows),
+        image_blocks=across([site.site for site in sites], images),
         training_table=tables.training_table(results),
-        cohorts_suppressed=tables.SUPPRESSED in "".join(cell for row in rows for cell in row.cells),
+        cohorts_suppressed=tables.SUPPRESSED in "".join(cell for row in (*rows, *images) for cell in row.cells),
         forest=figures.data_uri(figures.forest_figure(results)),
         losses=figures.data_uri(figures.loss_figure(results)),
         weights=figures.data_uri(figures.weights_figure(results)),
@@ -76,7 +77,9 @@ def render(results: Results) -> str:
 
 
 def across(sites: Sequence[str], rows: tables.Table) -> tuple[Block, ...]:
-    """Cut a table of one column a site and a total into blocks that fit a page."""
+    """Cut a table of one column a site and a total into blocks that fit a page; none of an empty table."""
+    if not rows:
+        return ()
     columns = (*sites, "Total") if len(sites) > 1 else tuple(sites)
     blocks = []
     for start in range(0, len(columns), SITES_ACROSS):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES, Category
+from stsmm_core.imaging.quality import FLAG_KINDS, FlagKind
 from stsmm_core.report.results import (
     FUSION,
     CategorySummary,
@@ -18,6 +19,16 @@ SUPPRESSED = "suppressed†"
 """Stands for a count below the site's minimum cell size; the template explains the dagger."""
 
 NOT_RECORDED = "\u2013"
+
+FLAG_WORDS: dict[FlagKind, str] = {
+    "border": "Tumour touches the border of the image, n (%)",
+    "parts": "Mask in several parts, n (%)",
+    "volume": "Volumes of mask, contours or table differ, n (%)",
+    "coverage": "A channel shows part of the tumour, n (%)",
+    "contrast": "Saturated or without contrast, n (%)",
+    "spacing": "Unusual voxel size, n (%)",
+    "registration": "Doubtful registration, n (%)",
+}
 
 _LEVEL_WORDS = {"0": "no", "1": "yes", "F": "female", "M": "male", "mpnst": "MPNST"}
 
@@ -122,6 +133,22 @@ def cohort_table(sites: Sequence[SiteSummary]) -> Table:
     return tuple(rows)
 
 
+def image_table(sites: Sequence[SiteSummary]) -> Table:
+    """One column a site and a total: patients with each kind of oddity in their images; nothing without images."""
+    everyone = total_of(sites)
+    if not everyone.image_flags or everyone.with_image == 0:
+        return ()
+    columns = [*sites, everyone]
+    rows = [Row("With image, n", tuple(count(column.with_image) for column in columns))]
+    for kind, words in FLAG_WORDS.items():
+        cells = tuple(
+            NOT_RECORDED if column.with_image == 0 else share(column.image_flags.get(kind, 0), column.with_image)
+            for column in columns
+        )
+        rows.append(Row(words, cells))
+    return tuple(rows)
+
+
 def training_table(results: Results) -> Table:
     """One row a fold: rounds, the selected round, its loss beside the untrained one, first update of the weights."""
     rows = []
@@ -174,6 +201,11 @@ def total_of(sites: Sequence[SiteSummary]) -> SiteSummary:
             if any(endpoint in site.events for site in sites)
         },
         with_image=_sum([site.with_image for site in sites]),
+        image_flags={
+            kind: _sum([site.image_flags.get(kind, 0) for site in sites])
+            for kind in FLAG_KINDS
+            if any(site.image_flags for site in sites)
+        },
         variables=variables,
     )
 

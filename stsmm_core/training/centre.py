@@ -1,6 +1,7 @@
 """A centre at work: its patients, their folds, and what it may say of them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class SiteDescription:
         with_image: patients that have the image modality.
         summary: of all patients' variables (for the cohort table, never for training).
         withheld: variables that the site keeps to itself; the summary has zeros there.
+        image_flags: patients with each kind of oddity in their images (`imaging.quality.FLAG_KINDS`).
     """
 
     site: str
@@ -43,6 +45,7 @@ class SiteDescription:
     with_image: int | None
     summary: ClinicalSummary
     withheld: tuple[str, ...] = ()
+    image_flags: Mapping[str, int | None] = field(default_factory=dict)
 
     def suppressed(self, minimum: int) -> "SiteDescription":
         """The same without counts from 1 to `minimum` - 1, and without variables that hold one."""
@@ -58,6 +61,7 @@ class SiteDescription:
             shown(self.with_image),
             self.summary.suppressed(minimum),
             self.summary.small(minimum),
+            {kind: shown(count) for kind, count in self.image_flags.items()},
         )
 
     def to_table(self) -> dict[str, Any]:
@@ -73,6 +77,7 @@ class SiteDescription:
             "patients": self.patients,
             "events": self.events,
             "with_image": self.with_image,
+            "image_flags": dict(self.image_flags),
             "variables": variables,
         }
 
@@ -110,6 +115,7 @@ class Centre:
             {name: int(count) for name, count in zip(endpoints, self.data.outcomes.events(), strict=True)},
             int(self.data.has_image.sum()),
             summarise(self.data.clinical, self.experiment.data.variables),
+            image_flags=self.data.image_flags,
         )
 
     def summarise_training(self, fold: int) -> ClinicalSummary:

@@ -1,7 +1,7 @@
 """A site's patients in memory, ready to train on."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stsmm_core.cohort.cohort import Cohort, Outcomes
+from stsmm_core.cohort.image_flags import image_flags
 from stsmm_core.cohort.splits import Fold, Rows
 from stsmm_core.config import Experiment
 from stsmm_core.errors import CohortError
-from stsmm_core.imaging.cache import cached_tensor
+from stsmm_core.imaging.cache import cached_patient
 from stsmm_core.imaging.preprocess import read_tumour
+from stsmm_core.imaging.quality import PatientQuality, count_flags
 from stsmm_core.imaging.tumour import tumour_size
 
 
@@ -30,6 +32,7 @@ class SiteData:
         outcomes: times and events of the experiment's endpoints.
         images: tumour tensors, shape (patients, channels, D, H, W); zeros where there is no image.
         has_image: shape (patients,).
+        image_flags: patients with each kind of oddity in their images (`imaging.quality.FLAG_KINDS`).
     """
 
     site: str
@@ -38,6 +41,7 @@ class SiteData:
     outcomes: Outcomes
     images: Tensor
     has_image: NDArray[np.bool_]
+    image_flags: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
@@ -76,14 +80,16 @@ def load_site_data(
     channels = cohort.manifest.channels if wants_images else ()
     has_image = np.array([bool(channels) and cohort.has_image(patient) for patient in cohort.patients], dtype=bool)
     images = torch.zeros(len(cohort.patients), len(channels), *experiment.imaging.shape)
+    qualities: dict[str, PatientQuality] = {}
     for row, patient in enumerate(cohort.patients):
         if has_image[row]:
             paths = {channel: cohort.channel_path(patient, channel) for channel in channels}
             try:
-                tensor = cached_tensor(cache, paths, cohort.mask_path(patient), experiment.imaging)
+                prepared = cached_patient(cache, paths, cohort.mask_path(patient), experiment.imaging)
             except CohortError as error:
                 raise CohortError(f"patient {patient}: {error}") from error
-            images[row] = torch.from_numpy(tensor)
+            images[row] = torch.from_numpy(prepared.tensor)
+            qualities[patient] = prepared.quality
         advance()
     return SiteData(
         cohort.manifest.site,
@@ -92,6 +98,7 @@ def load_site_data(
         cohort.outcomes(experiment.data.endpoints),
         images,
         has_image,
+        count_flags(list(image_flags(cohort, qualities).values())),
     )
 
 

@@ -11,10 +11,15 @@ from plain_imaging import imaging, named
 from stsmm_core.config import Augmentation
 from stsmm_core.errors import CohortError, RunError
 from stsmm_core.imaging import cache as cache_module
-from stsmm_core.imaging.cache import cached_tensor
-from stsmm_core.imaging.preprocess import preprocess_patient
+from stsmm_core.imaging.cache import cached_patient
+from stsmm_core.imaging.preprocess import prepare_patient, preprocess_patient, read_images, run_steps
+from stsmm_core.imaging.quality import measure
 
 CONFIG = imaging(shape=(16, 16, 16), margin_mm=3)
+
+
+def cached_tensor(cache, channels, mask, config):
+    return cached_patient(cache, channels, mask, config).tensor
 
 
 @pytest.fixture
@@ -36,9 +41,9 @@ def computed(monkeypatch):
 
     def counted(*arguments):
         calls.append(arguments)
-        return preprocess_patient(*arguments)
+        return run_steps(*arguments)
 
-    monkeypatch.setattr(cache_module, "preprocess_patient", counted)
+    monkeypatch.setattr(cache_module, "run_steps", counted)
     return calls
 
 
@@ -50,6 +55,13 @@ def test_second_time_from_disk(tmp_path, patient, computed):
     np.testing.assert_array_equal(second, first)
     assert second.dtype == np.float32
     assert second.flags.writeable
+
+
+def test_quality_is_kept_with_the_tensor(tmp_path, patient, computed):
+    first = cached_patient(tmp_path / "cache", *patient, CONFIG).quality
+    second = cached_patient(tmp_path / "cache", *patient, CONFIG).quality
+    assert len(computed) == 1
+    assert second == first == measure(read_images(*patient), prepare_patient(*patient, CONFIG))
 
 
 def test_file_names_do_not_tell_of_a_patient(tmp_path, patient):

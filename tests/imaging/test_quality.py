@@ -8,7 +8,7 @@ from plain_imaging import imaging
 
 from stsmm_core.config import Registration
 from stsmm_core.imaging.preprocess import prepare_patient, read_images
-from stsmm_core.imaging.quality import flags, measure, median_spacings
+from stsmm_core.imaging.quality import FLAG_KINDS, count_flags, flags, measure, median_spacings
 from stsmm_core.imaging.volume import read_volume
 
 CONFIG = imaging(shape=(24, 24, 24), margin_mm=3)
@@ -33,8 +33,12 @@ def write(tmp_path, phantoms, noise):
     return written
 
 
-def say(quality, *, sheet=NAN, spacing=None):
-    return flags(quality, sheet_cm3=sheet, median_spacing=spacing or median_spacings([quality]))
+def found(quality, *, sheet=NAN, contour=NAN, spacing=None):
+    return flags(quality, sheet_cm3=sheet, contour_cm3=contour, median_spacing=spacing or median_spacings([quality]))
+
+
+def say(quality, **arguments):
+    return [flag.message for flag in found(quality, **arguments)]
 
 
 def test_a_faultless_patient(write):
@@ -57,9 +61,23 @@ def test_volume_against_the_sheet(write):
     assert any("but the clinical table says" in message for message in say(quality, sheet=quality.volume_cm3 / 2))
 
 
+def test_volume_against_the_contours(write):
+    quality, _ = write()
+    assert say(quality, contour=quality.volume_cm3 * 1.1) == []
+    assert any("but its contours enclose" in message for message in say(quality, contour=quality.volume_cm3 * 1.3))
+
+
 def test_border(write, phantoms):
     quality, _ = write(mask=phantoms.box((60, 14, 24)))
     assert quality.at_border
+    assert "border" in [flag.kind for flag in found(quality)]
+
+
+def test_patients_are_counted_once_a_kind(write):
+    quality, _ = write()
+    several = found(replace(quality, at_border=True), sheet=quality.volume_cm3 * 2, contour=quality.volume_cm3 / 2)
+    counts = count_flags([several, [], found(quality, sheet=quality.volume_cm3 * 2)])
+    assert counts == dict.fromkeys(FLAG_KINDS, 0) | {"border": 1, "volume": 2}
 
 
 def test_channel_that_shows_part_of_the_tumour(write, phantoms):

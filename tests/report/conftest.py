@@ -45,6 +45,7 @@ def site(name: str, patients: int = 120) -> dict[str, Any]:
         "patients": patients,
         "events": {"os": 44, "dm": 50},
         "with_image": patients - 2,
+        "image_flags": {"border": 9, "parts": 0, "volume": 3, "spacing": 0},
         "variables": {
             "age": {"n": patients - 2, "mean": 58.1, "sd": 14.0},
             "grade": {"n": patients - 5, "levels": {"low": 20, "intermediate": 40, "high": patients - 65}},
@@ -169,6 +170,7 @@ def suppressed_run(write: Callable[..., Path]) -> Path:
     small = metrics["cohorts"][1]
     small["events"]["os"] = None
     small["with_image"] = None
+    small["image_flags"]["volume"] = None
     small["variables"]["grade"]["levels"]["low"] = None
     small["variables"]["age"] = {"n": None, "mean": None, "sd": None}
     return write(metrics)

@@ -144,6 +144,25 @@ def test_cohort_table_pools_the_sites(federated: Page) -> None:
     assert rows["high"] == ["55 (47.8 %)", "35 (36.8 %)", "15 (20.0 %)", "105 (36.8 %)"]
 
 
+def test_oddities_of_the_images_are_counted_by_site(federated: Page) -> None:
+    rows = {row[0]: row[1:] for row in federated.tables[2]}
+    assert rows["With image, n"] == ["118", "98", "78", "294"]
+    assert rows["Tumour touches the border of the image, n (%)"] == [
+        "9 (7.6 %)",
+        "9 (9.2 %)",
+        "9 (11.5 %)",
+        "27 (9.2 %)",
+    ]
+    assert rows["Unusual voxel size, n (%)"][-1] == "0 (0.0 %)"
+
+
+def test_a_run_without_images_has_no_image_table(metrics: dict[str, Any], write: Callable[..., Path]) -> None:
+    for each in metrics["cohorts"]:
+        each.update(with_image=0, image_flags={"border": 0})
+
+    assert "What is odd about the images" not in Page(write_report(write(metrics))).text
+
+
 def test_suppressed_counts_are_shown_as_such_and_never_summed(suppressed_run: Path) -> None:
     page = Page(write_report(suppressed_run))
 
@@ -158,6 +177,8 @@ def test_suppressed_counts_are_shown_as_such_and_never_summed(suppressed_run: Pa
         assert rows[label][1] == "suppressed†", label
         assert rows[label][-1] == "suppressed†", label
     assert rows["Events, distant metastasis, n (%)"][-1] == "150 (50.0 %)"
+    volumes = {row[0]: row[1:] for row in page.tables[2]}["Volumes of mask, contours or table differ, n (%)"]
+    assert volumes == ["3 (2.5 %)", "suppressed†", "3 (3.8 %)", "suppressed†"]
     assert "† Suppressed: below the site\u2019s minimum cell size" in page.text
 
 
@@ -191,7 +212,7 @@ def test_cross_validation_reports_every_fold(cv_run: Path) -> None:
 
     assert "5-fold cross-validation" in page.text
     assert "1 h 6 min" in page.text
-    folds = page.tables[2][1:]
+    folds = page.tables[3][1:]
     assert [row[0] for row in folds] == ["1", "2", "3", "4", "5"]
     assert [row[2] for row in folds] == ["7", "9", "3", "12", "8"]
     assert [row[5] for row in folds] == ["2", "4", "never", "2", "6"]

@@ -53,7 +53,7 @@ def test_training_finds_every_tensor(cohorts, monkeypatch):
     def recompute(*arguments):
         raise AssertionError("this tensor should have come from the cache")
 
-    monkeypatch.setattr("stsmm_core.imaging.cache.preprocess_patient", recompute)
+    monkeypatch.setattr("stsmm_core.imaging.cache.run_steps", recompute)
     experiment = read_experiment(cohorts.parent / "config.toml")
     data = load_site_data(load_cohort(cohorts / "site_1"), experiment, cache=cohorts.parent / "cache")
     assert np.abs(data.images.numpy()).sum() > 0

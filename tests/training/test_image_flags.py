@@ -1,0 +1,40 @@
+"""What a site says of its images: patients with each kind of oddity, and no small count."""
+
+from dataclasses import replace
+
+from stsmm_core.cohort.clinical import ClinicalSummary
+from stsmm_core.cohort.reading import load_cohort
+from stsmm_core.cohort.synthetic import write_synthetic_cohorts
+from stsmm_core.config import parse_experiment
+from stsmm_core.training.centre import SiteDescription
+from stsmm_core.training.site_data import complete_from_masks, load_site_data
+
+EXPERIMENT = parse_experiment(
+    """
+[model]
+image_encoder = "small_densenet"
+
+[imaging]
+shape = [16, 16, 16]
+steps = ["resampling", "zscore", "masking"]
+""",
+    source="test",
+)
+
+
+def test_patients_whose_volume_is_not_that_of_the_mask_are_counted(tmp_path):
+    write_synthetic_cohorts(tmp_path / "cohorts", sites=1, patients=8, seed=0)
+    cohort = complete_from_masks(load_cohort(tmp_path / "cohorts" / "site_1"))
+    with_image = [patient for patient in cohort.patients if cohort.has_image(patient)]
+    usual = load_site_data(cohort, EXPERIMENT, cache=tmp_path / "cache").image_flags
+    clinical = cohort.clinical.copy()
+    clinical.loc[with_image[:3], "volume_cm3"] *= 2
+    changed = load_site_data(replace(cohort, clinical=clinical), EXPERIMENT, cache=tmp_path / "cache").image_flags
+    assert usual["volume"] == 0
+    assert changed == {**usual, "volume": 3}
+
+
+def test_small_counts_are_withheld():
+    flags = {"border": 0, "volume": 4, "parts": 5}
+    description = SiteDescription("a", (), 50, {"os": 9}, 40, ClinicalSummary({}, {}), image_flags=flags)
+    assert description.suppressed(5).image_flags == {"border": 0, "volume": None, "parts": 5}
