@@ -205,11 +205,15 @@ class Evaluation(Section):
     folds: Annotated[int, Field(ge=2, strict=True)] = 5
     repeats: Count = 1
     bootstrap_replicates: Annotated[int, Field(ge=100, strict=True)] = 1000
+    horizons_years: tuple[Positive, ...] = Field(default=(2.0, 5.0, 10.0), min_length=1)
+    """Years after time zero at which absolute risks are given and tested, increasing."""
 
     @model_validator(mode="after")
     def _something_left_to_test(self) -> "Evaluation":
         if self.train_fraction + self.validation_fraction >= 1:
             raise ValueError("train_fraction + validation_fraction must leave patients to test (sum below 1)")
+        if list(self.horizons_years) != sorted(set(self.horizons_years)):
+            raise ValueError("horizons_years must increase")
         return self
 
     @property

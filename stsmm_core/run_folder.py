@@ -28,6 +28,11 @@ SERVER_FILE = "server.pid"
 LEFT_OUT_FILE = "left_out.log"
 CHECKPOINTS_FOLDER = "checkpoints"
 SITES_FOLDER = "sites"
+COMPARISON_FILE = "comparison.json"
+NETWORKS_FOLDER = "networks"
+"""In a comparison: a run folder a network."""
+PRIVATE_FOLDER = "private"
+"""In a comparison: what names or shows patients, and must stay at the centre."""
 LOCK_FILE = ".lock"
 
 _PACKAGES = ("stsmm", "torch", "monai", "flwr", "numpy", "scipy", "pandas", "simpleitk")

@@ -50,10 +50,14 @@ class MultimodalNetwork(nn.Module):
 
     def forward(self, batch: Mapping[str, ModalityBatch]) -> Tensor:
         """Log hazards, shape (heads, patients, endpoints)."""
-        encoded = [self._encode(name, batch[name]) for name in self.encoders]
+        encoded = self.encode(batch)
         outputs = [self.heads["fusion"](torch.cat(encoded, dim=1))]
         outputs += [self.heads[name](values) for name, values in zip(self.encoders, encoded, strict=True)]
         return torch.stack(outputs)
+
+    def encode(self, batch: Mapping[str, ModalityBatch]) -> list[Tensor]:
+        """Features of each modality, in the order of the encoders, each of shape (patients, features)."""
+        return [self._encode(name, batch[name]) for name in self.encoders]
 
     def _encode(self, name: str, modality: ModalityBatch) -> Tensor:
         absent = self.absent[name].expand(len(modality.present), self.features)
@@ -61,8 +65,8 @@ class MultimodalNetwork(nn.Module):
             return absent
         values = modality.values[modality.present]
         encoder = self.encoders[name]
-        # Batch norm cannot take a variance over one patient: it goes by its running statistics there.
-        encoder.train(self.training and len(values) > 1)
+        if self.training:  # batch norm cannot take a variance over one patient: it goes by its running statistics there
+            encoder.train(len(values) > 1)
         encoded = encoder(values)
         return absent.masked_scatter(modality.present[:, None], encoded)
 
