@@ -12,6 +12,7 @@ import pandas as pd
 import pydicom
 import SimpleITK as sitk
 
+from stsmm_core.cohort.acquisition import ACQUISITION_FILE, CHANNEL, CONTOUR_CM3
 from stsmm_core.cohort.cohort import IMAGES_FOLDER, Manifest, write_cohort_tables
 from stsmm_core.cohort.dicom.masks import read_mask
 from stsmm_core.cohort.dicom.plan import Fault, PatientPlan, Plan
@@ -23,9 +24,6 @@ from stsmm_core.cohort.importing import new_folder, read_source_table
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.volume import Volume, to_image
-
-ACQUISITION_FILE = "acquisition.csv"
-"""How each volume was acquired: the tags of `ACQUISITION` and no others."""
 
 ACQUISITION = (
     "Modality",
@@ -174,7 +172,7 @@ def import_dicom(
                 f"{len(faults)} of {len(plan.patients)} patients have a fault; nothing was written\n"
                 + "\n".join(f"  {fault}" for fault in faults)
             )
-        acquisition = pd.DataFrame(volumes, columns=[PATIENT_ID, "channel", *ACQUISITION])
+        acquisition = pd.DataFrame(volumes, columns=[PATIENT_ID, CHANNEL, CONTOUR_CM3, *ACQUISITION])
         acquisition.to_csv(building / ACQUISITION_FILE, index=False, lineterminator="\n")
     return ImportReport(tuple(faults), tuple(notes))
 
@@ -194,13 +192,16 @@ def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, s
             place = f"channel {channel}"
             volume, frame = read_series(series)
             prepared[channel] = volume
-            acquired.append({PATIENT_ID: planned.patient.key, "channel": channel} | _acquisition(series, secrets))
+            row = {PATIENT_ID: planned.patient.key, CHANNEL: channel} | _acquisition(series, secrets)
+            acquired.append(row)
             notes += [f"patient {planned.patient}: {place} {note}" for note in _oddities(series)]
             if channel in planned.outlines:
                 place = f"{channel}_mask"
                 mask = read_mask(planned.outlines[channel], volume.geometry, frame)
                 notes += [f"patient {planned.patient}: {place}: {note}" for note in mask.notes]
                 prepared[f"{channel}_mask"] = mask.volume
+                if mask.contour_cm3 is not None:
+                    row[CONTOUR_CM3] = f"{mask.contour_cm3:.4f}"
     except CohortError as error:
         raise CohortError(f"{place}: {cleaned(str(error), secrets)}") from None
     except Exception as error:  # whatever damaged bytes lead the libraries to; its text may name a file

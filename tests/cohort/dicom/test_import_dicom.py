@@ -10,6 +10,7 @@ import pytest
 from dicom_export import Grid, Written, blob, outline, rewrite, textured, write_series, write_structures
 from typer.testing import CliRunner
 
+from stsmm_core.cohort.acquisition import contour_volumes
 from stsmm_core.cohort.check import check_cohort
 from stsmm_core.cohort.cli import app
 from stsmm_core.cohort.dicom.scan import scan_export, text
@@ -268,6 +269,36 @@ def test_several_regions_need_a_rule(export):
         run(export, "--keep-ids", out="again")
 
 
+def test_volume_within_the_contours_is_kept_and_read_back(export):
+    run(export, "--keep-ids")
+    out = export.parent / "out"
+    volumes = contour_volumes(out)
+    # Drawn around the mask, half a voxel outside its centres, the contours cut its corners.
+    mask_cm3 = blob(Grid()).sum() * np.prod(Grid().spacing) / 1000
+    assert volumes == pytest.approx({"P1": mask_cm3, "P2": mask_cm3}, rel=0.15)
+    table = pd.read_csv(out / "acquisition.csv", dtype=str)
+    assert table["contour_cm3"].astype(float).tolist() == list(volumes.values())
+    (out / "acquisition.csv").write_text(table.assign(contour_cm3=["", "much"]).to_csv(index=False))
+    with pytest.raises(CohortError, match="contour_cm3 holds what is no volume"):
+        contour_volumes(out)
+    (out / "acquisition.csv").write_text(table.assign(contour_cm3=["", "2.5"]).to_csv(index=False))
+    assert contour_volumes(out) == {"P2": 2.5}
+    (out / "acquisition.csv").write_text(table.drop(columns="contour_cm3").to_csv(index=False))
+    assert contour_volumes(out) == {}
+    (out / "acquisition.csv").unlink()
+    assert contour_volumes(out) == {}
+
+
+def test_contours_too_small_for_the_pixels_are_said_with_key_and_line(export):
+    coarse = Grid(spacing=(3.0, 3.0, 3.0))
+    shutil.rmtree(export / "P1")
+    series = write_series(export / "P1" / "scans", textured(coarse), coarse)
+    diamond = coarse.points([[5.6, 5, 2], [6, 4.6, 2], [6.4, 5, 2], [6, 5.4, 2]])
+    write_structures(export / "P1" / "roi.dcm", {"GTV": [diamond]}, series)
+    output = run(export, "--keep-ids").output
+    assert "note   patient P1 (line 2 of the clinical table): t1_mask: has 0.03 cm³, but its contours" in output
+
+
 def test_out_below_a_file(export):
     with pytest.raises(CohortError, match="cannot be made"):
         run(export, out="clinical.csv/out")
@@ -333,6 +364,7 @@ def test_nifti_masks_by_their_path(export):
     run(export, "--keep-ids", out="again")
     cohort = load_cohort(export.parent / "again")
     np.testing.assert_array_equal(read_volume(cohort.mask_path("P2")).array > 0, blob(Grid()))
+    assert contour_volumes(export.parent / "again") == {}
 
 
 def test_patients_without_images_and_images_without_a_row(export):
