@@ -8,34 +8,14 @@ import pandas as pd
 import pydicom
 import pytest
 from dicom_export import Grid, Written, blob, outline, rewrite, textured, write_series, write_structures
-from typer.testing import CliRunner
+from dicom_running import edit_map, run, series_folder
 
 from stsmm_core.cohort.acquisition import contour_volumes
 from stsmm_core.cohort.check import check_cohort
-from stsmm_core.cohort.cli import app
 from stsmm_core.cohort.dicom.scan import scan_export, text
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.volume import read_volume
-
-
-def run(export, *options, out="out"):
-    root = export.parent
-    arguments = ["import", "dicom", str(export), str(root / out), "--clinical", str(root / "clinical.csv")]
-    result = CliRunner().invoke(app, [*arguments, "--map", str(root / "MAP.toml"), *options], env={"COLUMNS": "200"})
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def edit_map(export, old, new):
-    path = export.parent / "MAP.toml"
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
-
-
-def series_folder(export, patient="P1"):
-    return export / patient / "scans" / "7" / "DICOM"
 
 
 def test_cohort_has_the_voxels_the_masks_and_the_table(export):
@@ -168,6 +148,16 @@ def second_outline(export):
     rewrite(copied, SeriesInstanceUID="1.2.3.9")
 
 
+def inverted_mask(export):
+    """A mask series in place of the outlines of P1, dark inside."""
+    edit_map(export, 'roi = "gtv"', 'roi = "gtv"\nseries = "tumour mask"')
+    (export / "P1" / "assessors" / "roi.dcm").unlink()
+    tags = {"SeriesDescription": "tumour mask", "PhotometricInterpretation": "MONOCHROME1"}
+    (image,) = scan_export(series_folder(export), ()).series
+    frame = text(image.header, "FrameOfReferenceUID")
+    write_series(export / "P1" / "mask", blob(Grid()) * 255, Grid(), frame=frame, tags=tags)
+
+
 def spoil_bytes(path, old, new):
     content = path.read_bytes()
     assert old in content
@@ -192,6 +182,11 @@ FAULTS = {
         lambda export: spoil_bytes(sorted(series_folder(export).iterdir())[0], b"0.8\\0.8", b"0,8\\0,8"),
         "channel t1: ",
     ),
+    "inverted": (
+        lambda export: rewrite(sorted(series_folder(export).iterdir())[0], PhotometricInterpretation="MONOCHROME1"),
+        "channel t1: is stored inverted",
+    ),
+    "inverted mask": (inverted_mask, "t1_mask: is stored inverted"),
     "slope of 0": (
         lambda export: rewrite(sorted(series_folder(export).iterdir())[0], RescaleSlope="0"),
         "RescaleSlope of 0",
