@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from stsmm_core.cohort.acquisition import ACQUISITION_FILE, CHANNEL, CONTOUR_CM3
 from stsmm_core.cohort.cohort import IMAGES_FOLDER, Manifest, write_cohort_tables
 from stsmm_core.cohort.dicom.masks import read_mask
+from stsmm_core.cohort.dicom.oddities import series_notes
 from stsmm_core.cohort.dicom.plan import Fault, PatientPlan, Plan
 from stsmm_core.cohort.dicom.pseudonyms import cleaned, identifiers_of
 from stsmm_core.cohort.dicom.scan import Series, text
@@ -56,7 +57,7 @@ class ImportReport:
 
     Attributes:
         faults: patients whose images were left out, and why.
-        notes: what to look at: burned-in annotations, lossy compression, stray contours.
+        notes: what to look at: burned-in annotations, slices left out, stray contours, and the like.
     """
 
     faults: tuple[Fault, ...]
@@ -194,7 +195,8 @@ def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, s
             prepared[channel] = volume
             row = {PATIENT_ID: planned.patient.key, CHANNEL: channel} | _acquisition(series, secrets)
             acquired.append(row)
-            notes += [f"patient {planned.patient}: {place} {note}" for note in _oddities(series)]
+            odd = series_notes(series, slices_apart_mm=volume.geometry.spacing_mm[2])
+            notes += [f"patient {planned.patient}: {place} {note}" for note in odd]
             if channel in planned.outlines:
                 place = f"{channel}_mask"
                 mask = read_mask(planned.outlines[channel], volume.geometry, frame)
@@ -223,16 +225,6 @@ def _acquisition(series: Series, secrets: set[str]) -> dict[str, str]:
         else:
             kept[keyword] = value if NUMBER_OR_CODE.fullmatch(value) else ""
     return kept
-
-
-def _oddities(series: Series) -> list[str]:
-    """What a person should look at before using a series."""
-    notes = []
-    if any(text(instance.header, "BurnedInAnnotation") == "YES" for instance in series.instances):
-        notes.append("has burned-in annotations, by its header: look at the images for names before they are used")
-    if any(text(instance.header, "LossyImageCompression") == "01" for instance in series.instances):
-        notes.append("was compressed with loss once, by its header: its texture is not the scanner's")
-    return notes
 
 
 def _write_nifti(volume: Volume, path: Path, voxels: type[np.generic]) -> None:
