@@ -1,11 +1,9 @@
 """The command, from a hospital's export to a cohort that passes its check."""
 
-import gzip
 import shutil
 
 import numpy as np
 import pandas as pd
-import pydicom
 import pytest
 from dicom_export import Grid, Written, blob, outline, rewrite, textured, write_series, write_structures
 from dicom_running import edit_map, run, series_folder
@@ -46,66 +44,6 @@ def test_spoiled_salt(export):
     (export.parent / "salt").write_text("sugar")
     with pytest.raises(CohortError, match="holds no salt"):
         run(export, "--salt", str(export.parent / "salt"))
-
-
-PLANTED = {
-    "PatientName": "Mustermann^Erika",
-    "PatientBirthDate": "19571224",
-    "PatientID": "H4711-0815",
-    "AccessionNumber": "ACC998877",
-    "OtherPatientIDs": "INSUR5566",
-    "ReferringPhysicianName": "Hausarzt^Hans",
-    "InstitutionName": "Spital Hintertupfing",
-    "PatientAddress": "Lindenweg 99",
-    "StudyDescription": "Mustermann study",
-    "SeriesDescription": "T1 post Mustermann 19571224",
-    "ProtocolName": "t1 ERIKA special",
-    "StationName": "STATION77",
-    "ImageComments": "call Erika Mustermann",
-    "StudyDate": "20190203",
-    "ManufacturerModelName": "Scanner of Hausarzt",
-}
-
-
-@pytest.mark.parametrize("spoiled", [False, True], ids=["good", "with a fault"])
-def test_nothing_that_is_written_or_printed_names_a_patient(export, spoiled):
-    root = export.parent
-    folder = export / "Mustermann_Erika"
-    (export / "P1").rename(folder)
-    for number, path in enumerate(sorted(folder.rglob("*.dcm"))):
-        file = pydicom.dcmread(path)
-        for keyword, value in PLANTED.items():
-            setattr(file, keyword, value)
-        block = file.private_block(0x0011, "ACME", create=True)
-        block.add_new(0x10, "LO", "Mustermann private 4711")
-        file.save_as(path.with_name(f"Mustermann_{number}.dcm"))
-        path.unlink()
-    table = (root / "clinical.csv").read_text().replace("P1,", "H4711-0815,").splitlines()
-    table = [f"{line},{extra}" for line, extra in zip(table, ("surname", "Mustermann", "Doe"), strict=True)]
-    (root / "clinical.csv").write_text("\n".join(table))
-    if spoiled:
-        next(path for path in folder.rglob("*.dcm") if pydicom.dcmread(path).get("InstanceNumber") == 3).unlink()
-    printed = run(export, "--dry-run").output
-    try:
-        printed += run(export, "--leave-out-faulty", "--salt", str(root / "salt")).output
-        if spoiled:
-            run(export, out="again")
-    except CohortError as error:
-        assert spoiled
-        printed += str(error)
-    written = b"".join(
-        str(path.relative_to(root)).encode()
-        + (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
-        for path in (root / "out").rglob("*")
-        if path.is_file()
-    )
-    assert len(written) > 1000
-    assert ("lacks 1 slice" in printed) == spoiled
-    planted = ["mustermann", "erika", "4711", "19571224", "998877", "5566", "hausarzt", "hintertupfing", "lindenweg"]
-    planted += ["station77", "20190203", "acme"]
-    for word in planted:
-        assert word not in printed.lower(), word
-        assert word.encode() not in written.lower(), word
 
 
 def test_dry_run_says_what_and_why_and_writes_nothing(export):
@@ -453,28 +391,6 @@ def test_real_sample_gives_the_published_images_and_masks(real_data, tmp_path):
             mask = read_volume(folder / f"{channel}_mask.nii.gz")
             expected = read_volume(source / patient / part / "expected_mask.nii.gz")
             np.testing.assert_array_equal(mask.array > 0, expected.array > 0)
-
-
-def test_a_short_number_does_not_blank_the_messages(export):
-    for path in (export / "P1").rglob("*.dcm"):
-        rewrite(path, PatientID="1")
-    table = export.parent / "clinical.csv"
-    table.write_text(table.read_text().replace("P1,", "1,"))
-    sorted(series_folder(export).iterdir())[2].unlink()
-    with pytest.raises(CohortError, match="channel t1: lacks 1 slice"):
-        run(export)
-
-
-def test_the_key_within_the_number_is_blanked_too(export):
-    edit_map(export, "[[channels]]", '[patient]\npattern = "^H(.+)$"\n\n[[channels]]')
-    for path in (export / "P1").rglob("*.dcm"):
-        rewrite(path, PatientID="H4711815", SeriesDescription="T1 post 4711815 24.12.1957", PatientBirthDate="19571224")
-    table = export.parent / "clinical.csv"
-    table.write_text(table.read_text().replace("P1,", "4711815,"))
-    output = run(export, "--dry-run").output
-    assert "T1 post *** ***" in output
-    assert "4711815" not in output
-    assert "1957" not in output
 
 
 def test_table_without_identifiers(export):
