@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import pydicom
-import SimpleITK as sitk
 
 from stsmm_core.cohort.dicom.contours import enclosed_cm3, rasterise, read_structures
 from stsmm_core.cohort.dicom.scan import Series
@@ -135,15 +134,10 @@ def _check_frame(frames: Collection[str], images: str, what: str) -> None:
 
 
 def _read_nifti(path: Path) -> Volume:
-    # The path may name the patient, and the library's warnings, which go past Python to the terminal, quote it.
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         return read_volume(path)
-    except CohortError as error:
+    except CohortError as error:  # the path may name the patient
         raise CohortError(str(error).replace(str(path), "the NIfTI mask")) from None
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 def _binary(mask: Volume) -> Volume:

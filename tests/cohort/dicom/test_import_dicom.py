@@ -205,7 +205,7 @@ def test_several_regions_need_a_rule(export):
 def test_volume_within_the_contours_is_kept_and_read_back(export):
     run(export, "--keep-ids")
     out = export.parent / "out"
-    volumes = contour_volumes(out)
+    volumes = contour_volumes(load_cohort(out))
     # Drawn around the mask, half a voxel outside its centres, the contours cut its corners.
     mask_cm3 = blob(Grid()).sum() * np.prod(Grid().spacing) / 1000
     assert volumes == pytest.approx({"P1": mask_cm3, "P2": mask_cm3}, rel=0.15)
@@ -213,13 +213,13 @@ def test_volume_within_the_contours_is_kept_and_read_back(export):
     assert table["contour_cm3"].astype(float).tolist() == list(volumes.values())
     (out / "acquisition.csv").write_text(table.assign(contour_cm3=["", "much"]).to_csv(index=False))
     with pytest.raises(CohortError, match="contour_cm3 holds what is no volume"):
-        contour_volumes(out)
+        contour_volumes(load_cohort(out))
     (out / "acquisition.csv").write_text(table.assign(contour_cm3=["", "2.5"]).to_csv(index=False))
-    assert contour_volumes(out) == {"P2": 2.5}
+    assert contour_volumes(load_cohort(out)) == {"P2": 2.5}
     (out / "acquisition.csv").write_text(table.drop(columns="contour_cm3").to_csv(index=False))
-    assert contour_volumes(out) == {}
+    assert contour_volumes(load_cohort(out)) == {}
     (out / "acquisition.csv").unlink()
-    assert contour_volumes(out) == {}
+    assert contour_volumes(load_cohort(out)) == {}
 
 
 def test_contours_too_small_for_the_pixels_are_said_with_key_and_line(export):
@@ -297,7 +297,7 @@ def test_nifti_masks_by_their_path(export):
     run(export, "--keep-ids", out="again")
     cohort = load_cohort(export.parent / "again")
     np.testing.assert_array_equal(read_volume(cohort.mask_path("P2")).array > 0, blob(Grid()))
-    assert contour_volumes(export.parent / "again") == {}
+    assert contour_volumes(cohort) == {}
 
 
 def test_patients_without_images_and_images_without_a_row(export):
