@@ -14,6 +14,7 @@ from stsmm_core.cohort.cohort import CLINICAL_FILE, IMAGES_FOLDER, Cohort, Findi
 from stsmm_core.cohort.reading import parse_cohort
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.quality import touches_border
+from stsmm_core.imaging.volume import library_silent
 
 # Two grids are one within these: above the rounding of a NIfTI header's 32-bit floats, below half a voxel.
 ORIGIN_TOLERANCE_MM = 1e-2
@@ -146,7 +147,8 @@ def _read_volume(path: Path) -> SimpleITK.Image:
         CohortError: saying what is wrong, without the file's name.
     """
     try:
-        volume = SimpleITK.ReadImage(str(path), imageIO="NiftiImageIO")
+        with library_silent():
+            volume = SimpleITK.ReadImage(str(path), imageIO="NiftiImageIO")
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ").replace(str(path), path.name)
         raise CohortError(f"cannot be read as NIfTI ({reason}); export it again") from None

@@ -1,9 +1,9 @@
 """What is odd about the images of a cohort's patients, seen against its tables and its other patients."""
 
+import math
 from collections.abc import Mapping
 
-import numpy as np
-
+from stsmm_core.cohort.acquisition import contour_volumes
 from stsmm_core.cohort.cohort import Cohort
 from stsmm_core.imaging.quality import Flag, PatientQuality, flags, median_spacings
 
@@ -11,8 +11,13 @@ from stsmm_core.imaging.quality import Flag, PatientQuality, flags, median_spaci
 def image_flags(cohort: Cohort, qualities: Mapping[str, PatientQuality]) -> dict[str, list[Flag]]:
     """Flags of each measured patient."""
     spacing = median_spacings(list(qualities.values()))
-    sheet = cohort.clinical["volume_cm3"].astype(float)
+    sheet, contours = cohort.clinical["volume_cm3"].astype(float), contour_volumes(cohort)
     return {
-        patient: flags(quality, sheet_cm3=sheet[patient], contour_cm3=np.nan, median_spacing=spacing)
+        patient: flags(
+            quality,
+            sheet_cm3=sheet[patient],
+            contour_cm3=contours.get(patient, math.nan),
+            median_spacing=spacing,
+        )
         for patient, quality in qualities.items()
     }

@@ -3,6 +3,8 @@
 import gzip
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -70,7 +72,8 @@ def read_volume(path: Path) -> Volume:
     if not path.is_file():
         raise CohortError(f"{path}: no such file; put the volume there or correct the name")
     try:
-        image = sitk.ReadImage(str(path))
+        with library_silent():
+            image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
         raise CohortError(f"{path}: cannot be read as an image ({reason}); export it again as .nii.gz") from None
@@ -84,8 +87,20 @@ def read_volume(path: Path) -> Volume:
         )
     _check_nifti(path, image)
     volume = from_image(image)
+    _check_affine(path, image, volume.geometry)
     _check_finite(path, volume.array)
     return volume
+
+
+@contextmanager
+def library_silent() -> Iterator[None]:
+    """Keep SimpleITK's warnings from the terminal: they go past Python, and quote paths that may name a patient."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 def resample(volume: Volume, grid: Geometry, *, interpolation: Literal["linear", "nearest"]) -> Volume:
@@ -156,6 +171,22 @@ def _check_nifti(path: Path, image: sitk.Image) -> None:
     if code is not None:
         order = "<" if int.from_bytes(content[:4], "little") in NIFTI_HEADER_BYTES else ">"
         _check_finite(path, np.frombuffer(content[start:expected], dtype=order + code))
+
+
+def _check_affine(path: Path, image: sitk.Image, geometry: Geometry) -> None:
+    """Refuse a NIfTI file whose transforms disagree: ITK goes by the rigid one (qform), others by the affine one."""
+    if not image.HasMetaDataKey("sform_code") or int(image.GetMetaData("sform_code")) == 0:
+        return
+    affine = np.array([[float(cell) for cell in image.GetMetaData(f"srow_{axis}").split()] for axis in "xyz"])
+    affine[:2] *= -1  # NIfTI points right and anterior (RAS), ITK left and posterior (LPS)
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(geometry.size) - 1)
+    rigid = np.array(geometry.origin) + corners * np.array(geometry.spacing_mm) @ geometry.axes.T
+    apart = float(np.abs(corners @ affine[:, :3].T + affine[:, 3] - rigid).max())
+    if apart > max(geometry.spacing_mm) / 2:
+        raise CohortError(
+            f"{path}: its two transforms (sform and qform) place the corners up to {apart:.1f} mm apart, so where the "
+            "volume lies is not certain; export it again, or resample it onto an orthogonal grid"
+        )
 
 
 def _check_finite(path: Path, values: NDArray[np.floating]) -> None:

@@ -204,3 +204,20 @@ def test_smoothing_has_the_documented_width():
     variance = (profile * (np.arange(80) - 40.0) ** 2).sum()
     # Two point spreads in a row add their variances: 1 mm wide to 2 mm wide at half maximum.
     assert variance == pytest.approx((2**2 - 1**2) / 5.545, rel=0.1)
+
+
+def test_transforms_that_disagree(tmp_path, capfd):
+    """ITK only warns, and names the file past Python, when the affine transform is no rigid one."""
+    path = tmp_path / "sheared.nii"
+    image = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=(6, 7, 8)).astype(np.float32))
+    image.SetSpacing((1.0, 1.5, 2.0))
+    image.SetOrigin((3.0, -4.0, 5.0))
+    sitk.WriteImage(image, str(path))
+    read_volume(path)
+    content = bytearray(path.read_bytes())
+    rows = list(struct.unpack("<12f", content[280:328]))
+    rows[1] += 0.4
+    path.write_bytes(content[:280] + struct.pack("<12f", *rows) + content[328:])
+    with pytest.raises(CohortError, match=r"\(sform and qform\) place the corners up to 2.4 mm apart"):
+        read_volume(path)
+    assert "sheared" not in capfd.readouterr().err

@@ -34,6 +34,16 @@ def test_patients_whose_volume_is_not_that_of_the_mask_are_counted(tmp_path):
     assert changed == {**usual, "volume": 3}
 
 
+def test_masks_that_their_contours_do_not_fit_are_counted(tmp_path):
+    write_synthetic_cohorts(tmp_path / "cohorts", sites=1, patients=6, seed=0)
+    cohort = complete_from_masks(load_cohort(tmp_path / "cohorts" / "site_1"))
+    first, second = [patient for patient in cohort.patients if cohort.has_image(patient)][:2]
+    volumes = {first: 2 * cohort.clinical.loc[first, "volume_cm3"], second: cohort.clinical.loc[second, "volume_cm3"]}
+    lines = [f"{patient},t1,{volume}" for patient, volume in volumes.items()]
+    (cohort.root / "acquisition.csv").write_text("\n".join(["patient_id,channel,contour_cm3", *lines]))
+    assert load_site_data(cohort, EXPERIMENT, cache=tmp_path / "cache").image_flags["volume"] == 1
+
+
 def test_small_counts_are_withheld():
     flags = {"border": 0, "volume": 4, "parts": 5}
     description = SiteDescription("a", (), 50, {"os": 9}, 40, ClinicalSummary({}, {}), image_flags=flags)

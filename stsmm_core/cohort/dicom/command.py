@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stsmm_core.cohort.dicom.importer import dropped_columns, import_dicom, read_clinical
+from stsmm_core.cohort.dicom.oddities import plan_notes
 from stsmm_core.cohort.dicom.plan import Plan, make_plan
 from stsmm_core.cohort.dicom.pseudonyms import name_patients, new_salt, read_salt
 from stsmm_core.cohort.dicom.rules import read_rules
@@ -56,7 +57,7 @@ def import_command(
             "(--dry-run --show-sources names them), or use --leave-out-faulty; nothing was written"
         )
     plan = make_plan(source, export, rules, patients)
-    for note in _notes(plan, export, dropped_columns(clinical, table)):
+    for note in _notes(plan, export, dropped_columns(clinical, table)) + plan_notes(plan.patients):
         console.print(Text(f"note   {note}"), soft_wrap=True)
     if dry_run:
         console.print(_decisions(plan, show_sources=show_sources))

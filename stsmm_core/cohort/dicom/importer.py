@@ -12,8 +12,10 @@ import pandas as pd
 import pydicom
 import SimpleITK as sitk
 
+from stsmm_core.cohort.acquisition import ACQUISITION_FILE, CHANNEL, CONTOUR_CM3
 from stsmm_core.cohort.cohort import IMAGES_FOLDER, Manifest, write_cohort_tables
 from stsmm_core.cohort.dicom.masks import read_mask
+from stsmm_core.cohort.dicom.oddities import series_notes
 from stsmm_core.cohort.dicom.plan import Fault, PatientPlan, Plan
 from stsmm_core.cohort.dicom.pseudonyms import cleaned, identifiers_of
 from stsmm_core.cohort.dicom.scan import Series, text
@@ -23,9 +25,6 @@ from stsmm_core.cohort.importing import new_folder, read_source_table
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.volume import Volume, to_image
-
-ACQUISITION_FILE = "acquisition.csv"
-"""How each volume was acquired: the tags of `ACQUISITION` and no others."""
 
 ACQUISITION = (
     "Modality",
@@ -58,7 +57,7 @@ class ImportReport:
 
     Attributes:
         faults: patients whose images were left out, and why.
-        notes: what to look at: burned-in annotations, lossy compression, stray contours.
+        notes: what to look at: burned-in annotations, slices left out, stray contours, and the like.
     """
 
     faults: tuple[Fault, ...]
@@ -174,7 +173,7 @@ def import_dicom(
                 f"{len(faults)} of {len(plan.patients)} patients have a fault; nothing was written\n"
                 + "\n".join(f"  {fault}" for fault in faults)
             )
-        acquisition = pd.DataFrame(volumes, columns=[PATIENT_ID, "channel", *ACQUISITION])
+        acquisition = pd.DataFrame(volumes, columns=[PATIENT_ID, CHANNEL, CONTOUR_CM3, *ACQUISITION])
         acquisition.to_csv(building / ACQUISITION_FILE, index=False, lineterminator="\n")
     return ImportReport(tuple(faults), tuple(notes))
 
@@ -194,13 +193,17 @@ def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, s
             place = f"channel {channel}"
             volume, frame = read_series(series)
             prepared[channel] = volume
-            acquired.append({PATIENT_ID: planned.patient.key, "channel": channel} | _acquisition(series, secrets))
-            notes += [f"patient {planned.patient}: {place} {note}" for note in _oddities(series)]
+            row = {PATIENT_ID: planned.patient.key, CHANNEL: channel} | _acquisition(series, secrets)
+            acquired.append(row)
+            odd = series_notes(series, slices_apart_mm=volume.geometry.spacing_mm[2])
+            notes += [f"patient {planned.patient}: {place} {note}" for note in odd]
             if channel in planned.outlines:
                 place = f"{channel}_mask"
                 mask = read_mask(planned.outlines[channel], volume.geometry, frame)
                 notes += [f"patient {planned.patient}: {place}: {note}" for note in mask.notes]
                 prepared[f"{channel}_mask"] = mask.volume
+                if mask.contour_cm3 is not None:
+                    row[CONTOUR_CM3] = f"{mask.contour_cm3:.4f}"
     except CohortError as error:
         raise CohortError(f"{place}: {cleaned(str(error), secrets)}") from None
     except Exception as error:  # whatever damaged bytes lead the libraries to; its text may name a file
@@ -222,16 +225,6 @@ def _acquisition(series: Series, secrets: set[str]) -> dict[str, str]:
         else:
             kept[keyword] = value if NUMBER_OR_CODE.fullmatch(value) else ""
     return kept
-
-
-def _oddities(series: Series) -> list[str]:
-    """What a person should look at before using a series."""
-    notes = []
-    if any(text(instance.header, "BurnedInAnnotation") == "YES" for instance in series.instances):
-        notes.append("has burned-in annotations, by its header: look at the images for names before they are used")
-    if any(text(instance.header, "LossyImageCompression") == "01" for instance in series.instances):
-        notes.append("was compressed with loss once, by its header: its texture is not the scanner's")
-    return notes
 
 
 def _write_nifti(volume: Volume, path: Path, voxels: type[np.generic]) -> None:

@@ -8,11 +8,12 @@ from typing import Literal
 import numpy as np
 import pydicom
 
-from stsmm_core.cohort.dicom.contours import rasterise, read_structures
+from stsmm_core.cohort.dicom.contours import enclosed_cm3, rasterise, read_structures
 from stsmm_core.cohort.dicom.scan import Series
 from stsmm_core.cohort.dicom.segmentations import read_segments
 from stsmm_core.cohort.dicom.series import read_series
 from stsmm_core.errors import CohortError
+from stsmm_core.imaging.quality import volumes_differ
 from stsmm_core.imaging.volume import Geometry, Volume, read_volume
 
 OFF_GRID = 0.1
@@ -38,10 +39,15 @@ class Outline:
 
 @dataclass(frozen=True)
 class Mask:
-    """A tumour mask (0 and 1), and what is odd about its outline."""
+    """A tumour mask (0 and 1), and what is odd about its outline.
+
+    Attributes:
+        contour_cm3: volume within the contours; None where the outline was made of voxels.
+    """
 
     volume: Volume
     notes: tuple[str, ...] = ()
+    contour_cm3: float | None = None
 
 
 def read_mask(outline: Outline, grid: Geometry, frame_of_reference: str) -> Mask:
@@ -112,7 +118,13 @@ def _read_structures(outline: Outline, grid: Geometry, frame_of_reference: str) 
         if len(slices) and len(slices) < np.ptp(slices) + 1:
             notes.append(f"{np.ptp(slices) + 1 - len(slices)} slices within the outline have no contour: empty there")
         inside |= drawn
-    return Mask(Volume(inside.astype(np.float32), grid), tuple(notes))
+    mask_cm3 = float(inside.sum() * np.prod(grid.spacing_mm) / 1000)
+    contour_cm3 = enclosed_cm3(structures, grid)
+    if volumes_differ(mask_cm3, contour_cm3):
+        notes.append(
+            f"has {mask_cm3:.2f} cm³, but its contours enclose {contour_cm3:.2f} cm³: pixels too coarse for it"
+        )
+    return Mask(Volume(inside.astype(np.float32), grid), tuple(notes), contour_cm3)
 
 
 def _check_frame(frames: Collection[str], images: str, what: str) -> None:
@@ -124,8 +136,7 @@ def _check_frame(frames: Collection[str], images: str, what: str) -> None:
 def _read_nifti(path: Path) -> Volume:
     try:
         return read_volume(path)
-    except CohortError as error:
-        # The path may name the patient.
+    except CohortError as error:  # the path may name the patient
         raise CohortError(str(error).replace(str(path), "the NIfTI mask")) from None
 
 

@@ -19,8 +19,12 @@ FILE_NAME = re.compile(r"[\w.-]*\w")
 SALT_BYTES = 32
 KEY_DIGITS = 12
 """Hexadecimal digits of a key: a chance below 1e-8 that two of a thousand patients collide."""
-SHORTEST_SECRET = 3
-"""Parts of a name shorter than this would blank half of every text."""
+SHORTEST_SECRET, SHORTEST_WITHIN_WORDS = 2, 3
+"""A single letter would blank half of every text, and two letters (Ng, Li) half of its words: two are blanked only
+where they stand alone."""
+PLACE = "InstitutionName"
+"""Its words of two letters (of, am, St) name nobody, and messages are full of them."""
+LETTER_OR_DIGIT = r"[^\W_]"
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,10 @@ def pseudonym(patient: str, salt: bytes) -> str:
 def cleaned(value: str, secrets_: Iterable[str]) -> str:
     """A text with every identifier in it blanked out."""
     for secret in sorted(secrets_, key=len, reverse=True):
-        value = re.sub(re.escape(secret), "***", value, flags=re.IGNORECASE)
+        pattern = re.escape(secret)
+        if len(secret) < SHORTEST_WITHIN_WORDS:
+            pattern = f"(?<!{LETTER_OR_DIGIT}){pattern}(?!{LETTER_OR_DIGIT})"
+        value = re.sub(pattern, "***", value, flags=re.IGNORECASE)
     return value
 
 
@@ -108,12 +115,15 @@ def identifiers_of(identifier: str, headers: Iterable[Dataset]) -> set[str]:
 
 def identifiers(header: Dataset) -> set[str]:
     """What a header says of who the patient is: whole values and the parts of names."""
-    values = {text(header, keyword) for keyword in IDENTITY}
-    parts = {part for value in values for part in re.split(r"[\^\\=\s,]+", value)}
+    found: set[str] = set()
+    for keyword in IDENTITY:
+        value = text(header, keyword)
+        shortest = SHORTEST_WITHIN_WORDS if keyword == PLACE else SHORTEST_SECRET
+        found |= {part for part in (value, *re.split(r"[\^\\=\s,]+", value)) if len(part) >= shortest}
     birth = text(header, "PatientBirthDate")
     if re.fullmatch(r"\d{8}", birth):
         year, month, day = birth[:4], birth[4:6], birth[6:]
-        parts |= {
+        found |= {
             sign.join(order) for sign in (".", "-", "/", "") for order in ((day, month, year), (year, month, day))
         }
-    return {value for value in values | parts if len(value) >= SHORTEST_SECRET}
+    return found

@@ -32,6 +32,8 @@ DESCRIPTION = (
     "Modality",
     "SeriesDescription",
     "NumberOfFrames",
+    "ImageType",
+    "SpacingBetweenSlices",
     "PatientSex",
     "BurnedInAnnotation",
     "LossyImageCompression",

@@ -120,10 +120,8 @@ def read_series(series: Series) -> tuple[Volume, str]:
 def _read_slice(instance: Instance, place: str) -> NDArray[np.float64]:
     """The values of a file, after RescaleSlope and RescaleIntercept, PET in SUV."""
     dataset = _read_file(instance.path, place)
-    if int(text(dataset, "SamplesPerPixel") or 1) != 1 or text(dataset, "PhotometricInterpretation") not in (
-        "MONOCHROME1",
-        "MONOCHROME2",
-    ):
+    _check_not_inverted(dataset)
+    if int(text(dataset, "SamplesPerPixel") or 1) != 1 or text(dataset, "PhotometricInterpretation") != "MONOCHROME2":
         raise CohortError(f"{place} is in colour; export the original grey images")
     slope, intercept = (
         float(text(dataset, name) or default) for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
@@ -134,6 +132,18 @@ def _read_slice(instance: Instance, place: str) -> NDArray[np.float64]:
     if text(dataset, "Modality") == "PT":
         values *= suv_per_unit(dataset)
     return values
+
+
+def _check_not_inverted(header: Dataset) -> None:
+    """Refuse images whose largest values are the darkest: to a network they would be upside down.
+
+    Raises:
+        CohortError: for MONOCHROME1.
+    """
+    if text(header, "PhotometricInterpretation") == "MONOCHROME1":
+        raise CohortError(
+            "is stored inverted (MONOCHROME1: the largest values are the darkest); export it as MONOCHROME2"
+        )
 
 
 def _read_file(path: Path, place: str) -> Dataset:
@@ -163,6 +173,7 @@ def _pixels(dataset: Dataset, place: str) -> NDArray[np.float64]:
 
 def _read_multiframe(path: Path) -> tuple[Volume, str]:
     dataset = _read_file(path, "the file")
+    _check_not_inverted(dataset)
     try:
         volume = highdicom.Image.from_dataset(dataset).get_volume(
             apply_real_world_transform=False,

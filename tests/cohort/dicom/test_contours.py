@@ -10,11 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.path import Path as Polygon
 
-from stsmm_core.cohort.dicom.contours import inside_polygons, rasterise, read_structures
+from stsmm_core.cohort.dicom.contours import (
+    Contour,
+    Structure,
+    enclosed_cm3,
+    inside_polygons,
+    rasterise,
+    read_structures,
+)
 from stsmm_core.cohort.dicom.masks import Outline, read_mask
 from stsmm_core.cohort.dicom.scan import scan_export
 from stsmm_core.cohort.dicom.series import read_series
 from stsmm_core.errors import CohortError
+from stsmm_core.imaging.volume import Geometry
 
 ROWS, COLUMNS = 9, 11
 coordinate = st.floats(-3, 13)
@@ -78,6 +86,54 @@ def test_two_regions_with_holes_round_trip(tmp_path, grid):
     np.testing.assert_array_equal(united.volume.array > 0, mask | second)
     alone = read_mask(Outline("structures", path, regions=("GTV satellite",)), volume.geometry, frame)
     np.testing.assert_array_equal(alone.volume.array > 0, second)
+
+
+def circle(grid, centre, radius_mm, index=2):
+    """Points (n, 3) on a circle within a slice; its middle in voxels."""
+    turn = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    around = radius_mm * np.column_stack([np.cos(turn), np.sin(turn)]) / grid.spacing[:2]
+    return grid.points(np.column_stack([np.array(centre) + around, np.full(len(turn), index)]))
+
+
+def drawn(tmp_path, grid, regions):
+    """Structures on a series of this grid, the mask that they make together, and the reader's grid."""
+    series = write_series(tmp_path / "images", textured(grid), grid)
+    path = write_structures(tmp_path / "rt.dcm", regions, series)
+    volume, frame = read_series(next(one for one in scan_export(tmp_path, ()).series if one.modality == "MR"))
+    mask = read_mask(Outline("structures", path, regions=tuple(regions)), volume.geometry, frame)
+    return read_structures(pydicom.dcmread(path)), mask, volume.geometry
+
+
+@pytest.mark.parametrize("grid", [Grid(), oblique()], ids=["axial", "oblique"])
+def test_volume_within_contours_with_a_hole_and_a_region_that_overlaps(tmp_path, grid):
+    regions = {
+        "GTV": [circle(grid, (6, 5), 3.0), circle(grid, (6, 5), 1.0), circle(grid, (6, 5), 2.0, index=3)],
+        "GTV 2": [circle(grid, (6, 5), 3.0, index=3)],  # takes in the third circle of the other
+    }
+    structures, mask, geometry = drawn(tmp_path, grid, regions)
+    expected = np.pi * (3.0**2 - 1.0**2 + 3.0**2) * grid.spacing[2] / 1000
+    assert enclosed_cm3(structures, geometry) == pytest.approx(expected, rel=0.01)
+    assert mask.contour_cm3 == pytest.approx(expected, rel=0.01)
+    assert mask.notes == ()
+
+
+def test_pixels_too_coarse_for_the_contours_are_noted(tmp_path):
+    grid = Grid(spacing=(3.0, 3.0, 3.0))
+    _, mask, _ = drawn(tmp_path, grid, {"GTV": [circle(grid, (6, 5), 1.0)]})
+    assert mask.volume.array.sum() == 1
+    assert mask.contour_cm3 == pytest.approx(np.pi * 3 / 1000, rel=0.05)
+    assert mask.notes == ("has 0.03 cm³, but its contours enclose 0.01 cm³: pixels too coarse for it",)
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 8)), min_size=3, max_size=3))
+def test_volume_within_a_triangle_is_its_area_times_the_slice(corners):
+    (x0, y0), (x1, y1), (x2, y2) = corners
+    points = np.column_stack([np.array(corners), np.zeros(3)])
+    structure = Structure("GTV", "", frozenset(), (Contour(points),), 0)
+    grid = Geometry((12, 10, 2), (1.0, 1.0, 5.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    area = abs((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)) / 2
+    # A finer pixel, a row of them at most a side, can be wrong at each end.
+    assert enclosed_cm3([structure], grid) == pytest.approx(area * 5 / 1000, abs=3 * 8 / 8 * 5 / 1000)
 
 
 @pytest.fixture

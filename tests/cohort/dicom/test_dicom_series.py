@@ -81,6 +81,18 @@ def test_enhanced_multiframe_object(tmp_path):
         np.testing.assert_array_equal(volume.array, reference.array)
 
 
+def test_inverted_multiframe_object(tmp_path):
+    written = write_series(tmp_path / "single", textured(Grid()), Grid())
+    enhanced = highdicom.legacy.LegacyConvertedEnhancedMRImage(
+        [pydicom.dcmread(path) for path in written.paths], pydicom.uid.generate_uid(), 2, pydicom.uid.generate_uid(), 1
+    )
+    (tmp_path / "multi").mkdir()
+    enhanced.PhotometricInterpretation = "MONOCHROME1"
+    enhanced.save_as(tmp_path / "multi" / "one.dcm")
+    with pytest.raises(CohortError, match="is stored inverted"):
+        read(tmp_path / "multi")
+
+
 def shift(written, index, step):
     position = [float(value) for value in written.datasets[index].ImagePositionPatient]
     rewrite(written.paths[index], ImagePositionPatient=list(np.array(position) + step))
@@ -115,6 +127,10 @@ SPOILED = {
     "single slice": (lambda w: [path.unlink() for path in w.paths[1:]], "has a single slice"),
     "cut short": (lambda w: truncate(w.paths[3], 0.9), "slice 4 of 6 is cut short or damaged"),
     "colour": (lambda w: rewrite(w.paths[3], PhotometricInterpretation="RGB", SamplesPerPixel=3), "slice 4 .* colour"),
+    "inverted": (
+        lambda w: [rewrite(path, PhotometricInterpretation="MONOCHROME1") for path in w.paths],
+        "is stored inverted .MONOCHROME1",
+    ),
     "no decoder": (lambda w: undecodable(w.paths[3]), "slice 4 of 6 is compressed .MPEG2"),
     "no pixels": (lambda w: rewrite(w.paths[3], PixelData=None), "slice 4 of 6"),
 }

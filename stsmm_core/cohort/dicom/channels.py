@@ -1,0 +1,86 @@
+"""Which series of a patient becomes which channel, by the map's rules."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stsmm_core.cohort.dicom.pseudonyms import cleaned, identifiers
+from stsmm_core.cohort.dicom.rules import ChannelRule, ImportRules
+from stsmm_core.cohort.dicom.scan import CONTOURS, Series, text
+from stsmm_core.errors import CohortError
+
+
+@dataclass
+class Verdict:
+    """What a series becomes; filled in as the rules are applied."""
+
+    becomes: str = ""
+    why: str = "no rule matches"
+
+
+def choose_channels(series: Sequence[Series], verdicts: Sequence[Verdict], rules: ImportRules) -> dict[str, Series]:
+    """The series of each channel; none at all for a patient without images.
+
+    Raises:
+        CohortError: when several series match a rule, one matches several, or only some channels are found.
+    """
+    chosen: dict[str, int] = {}
+    for rule in rules.channels:
+        matching = [index for index, one in enumerate(series) if _matches(one, rule, rules)]
+        for index in matching:
+            verdicts[index].why = f"matches {rule.name}, as others do"
+        if len(matching) > 1 and rule.choose == "most_slices":
+            sizes = [_slices(series[index]) for index in matching]
+            if sizes.count(max(sizes)) == 1:
+                matching = [matching[sizes.index(max(sizes))]]
+        if len(matching) > 1:
+            listed = ", ".join(f"{index + 1} ({label(series[index])})" for index in matching)
+            raise CohortError(
+                f"{len(matching)} series match channel {rule.name}: series {listed}; make its rule narrower "
+                "(description, exclude, tags), or let it choose"
+            )
+        if matching:
+            if matching[0] in chosen.values():
+                raise CohortError(
+                    f"series {matching[0] + 1} matches {rule.name} and another channel; make one narrower"
+                )
+            chosen[rule.name] = matching[0]
+            verdicts[matching[0]].becomes = rule.name
+            verdicts[matching[0]].why = "modality, description and tags match"
+    if chosen and len(chosen) < len(rules.channels):
+        lacking = ", ".join(rule.name for rule in rules.channels if rule.name not in chosen)
+        raise CohortError(
+            f"has no series for channel {lacking}, but one for {', '.join(chosen)}; a patient has all channels or none"
+        )
+    return {name: series[index] for name, index in chosen.items()}
+
+
+def _matches(series: Series, rule: ChannelRule, rules: ImportRules) -> bool:
+    if series.modality in CONTOURS or series.modality != rule.modality or is_mask_series(series, rules):
+        return False
+    if rule.exclude is not None and holds(rule.exclude, series.description):
+        return False
+    if not holds(rule.description, series.description):
+        return False
+    return all(holds(pattern, text(series.header, tag)) for tag, pattern in rule.tags.items())
+
+
+def is_mask_series(series: Series, rules: ImportRules) -> bool:
+    """Whether a series is mask images, by masks.series."""
+    pattern = rules.masks.series
+    return pattern is not None and series.modality not in CONTOURS and holds(pattern, series.description)
+
+
+def holds(pattern: str, value: str) -> bool:
+    """Whether a pattern is found anywhere in a text, upper and lower case alike."""
+    return re.search(pattern, value, re.IGNORECASE) is not None
+
+
+def _slices(series: Series) -> int:
+    return max(len(series.instances), int(text(series.header, "NumberOfFrames") or 1))
+
+
+def label(series: Series) -> str:
+    """A series in words, without the patient's identifiers."""
+    description = cleaned(series.description, identifiers(series.header))
+    return f"{series.modality} '{description}', {_slices(series)} slices"

@@ -1,0 +1,168 @@
+"""Nothing that is written or printed names a patient, and texts are cleaned of no more than that."""
+
+import gzip
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from dicom_export import Grid, rewrite, textured, write_series
+from dicom_running import edit_map, run, series_folder
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+
+from stsmm_core.cohort.dicom.pseudonyms import cleaned, identifiers, identifiers_of
+from stsmm_core.errors import CohortError
+
+PLANTED = {
+    "PatientName": "Mustermann^Erika",
+    "PatientBirthDate": "19571224",
+    "PatientID": "H4711-0815",
+    "AccessionNumber": "ACC998877",
+    "OtherPatientIDs": "INSUR5566",
+    "ReferringPhysicianName": "Hausarzt^Hans",
+    "InstitutionName": "Spital Hintertupfing",
+    "PatientAddress": "Lindenweg 99",
+    "StudyDescription": "Mustermann study",
+    "SeriesDescription": "T1 post Mustermann 19571224",
+    "ProtocolName": "t1 ERIKA special",
+    "StationName": "STATION77",
+    "ImageComments": "call Erika Mustermann",
+    "StudyDate": "20190203",
+    "ManufacturerModelName": "Scanner of Hausarzt",
+    "ImageType": ["DERIVED", "SECONDARY", "MUSTERMANN"],  # notes are made of these two
+    "SpacingBetweenSlices": "1.5",
+}
+
+
+@pytest.mark.parametrize("spoiled", [False, True], ids=["good", "with a fault"])
+def test_nothing_that_is_written_or_printed_names_a_patient(export, spoiled, capfd):
+    root = export.parent
+    folder = export / "Mustermann_Erika"
+    (export / "P1").rename(folder)
+    for number, path in enumerate(sorted(folder.rglob("*.dcm"))):
+        file = pydicom.dcmread(path)
+        for keyword, value in PLANTED.items():
+            setattr(file, keyword, value)
+        block = file.private_block(0x0011, "ACME", create=True)
+        block.add_new(0x10, "LO", "Mustermann private 4711")
+        file.save_as(path.with_name(f"Mustermann_{number}.dcm"))
+        path.unlink()
+    table = (root / "clinical.csv").read_text().replace("P1,", "H4711-0815,").splitlines()
+    table = [f"{line},{extra}" for line, extra in zip(table, ("surname", "Mustermann", "Doe"), strict=True)]
+    (root / "clinical.csv").write_text("\n".join(table))
+    if spoiled:
+        next(path for path in folder.rglob("*.dcm") if pydicom.dcmread(path).get("InstanceNumber") == 3).unlink()
+    printed = run(export, "--dry-run").output
+    try:
+        printed += run(export, "--leave-out-faulty", "--salt", str(root / "salt")).output
+        if spoiled:
+            run(export, out="again")
+    except CohortError as error:
+        assert spoiled
+        printed += str(error)
+    printed += "".join(capfd.readouterr())  # what libraries print past Python, too
+    written = b"".join(
+        str(path.relative_to(root)).encode()
+        + (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+        for path in (root / "out").rglob("*")
+        if path.is_file()
+    )
+    assert len(written) > 1000
+    assert ("lacks 1 slice" in printed) == spoiled
+    assert ("SpacingBetweenSlices" in printed) != spoiled
+    assert "are DERIVED" in printed
+    planted = ["mustermann", "erika", "4711", "19571224", "998877", "5566", "hausarzt", "hintertupfing", "lindenweg"]
+    planted += ["station77", "20190203", "acme"]
+    for word in planted:
+        assert word not in printed.lower(), word
+        assert word.encode() not in written.lower(), word
+
+
+def test_names_of_two_letters_are_blanked_where_they_stand_alone(export, capfd):
+    root = export.parent
+    for path in (export / "P1").rglob("*.dcm"):
+        tags = {"SeriesDescription": "T1_NG_post Li, Singular limb"} if "scans" in path.parts else {}
+        rewrite(path, PatientName="Ng^Li", ManufacturerModelName="Scanner of NG", **tags)
+    printed = run(export, "--dry-run").output
+    assert "T1_***_post ***, Singular limb" in printed
+    printed += run(export, "--salt", str(root / "salt")).output
+    acquisition = pd.read_csv(root / "out" / "acquisition.csv")
+    assert "Scanner of ***" in acquisition["ManufacturerModelName"].tolist()
+    write_series(export / "P1" / "more", textured(Grid()), Grid(), tags={"SeriesDescription": "T1 Li late"})
+    with pytest.raises(CohortError, match=r"2 series match channel t1: .*T1 \*\*\* late', 6 slices") as caught:
+        run(export, out="again")
+    printed += str(caught.value) + "".join(capfd.readouterr())
+    assert not re.search(r"(?<![a-z])(ng|li)(?![a-z])", printed, re.IGNORECASE)
+
+
+def test_what_the_image_library_prints_names_no_patient(export, capfd):
+    run(export, "--keep-ids")
+    for patient in ("P1", "P2"):
+        written = export.parent / "out" / "images" / patient / "t1_mask.nii.gz"
+        content = bytearray(gzip.decompress(written.read_bytes()))
+        content[284:288] = np.float32(0.3).tobytes()  # a skewed sform, at which ITK warns with the file's path
+        (export / f"Mustermann_{patient}_seg.nii").write_bytes(content)
+        shutil.rmtree(export / patient / "assessors")
+    edit_map(export, 'roi = "gtv"', "files = 'Mustermann_(?P<patient>P\\d)_seg.nii'")
+    with pytest.raises(CohortError, match="t1_mask: the NIfTI mask: its two transforms") as refused:
+        run(export, out="again")
+    assert "mustermann" not in (str(refused.value) + "".join(capfd.readouterr())).lower()
+
+
+def test_a_short_number_does_not_blank_the_messages(export):
+    for path in (export / "P1").rglob("*.dcm"):
+        rewrite(path, PatientID="1")
+    table = export.parent / "clinical.csv"
+    table.write_text(table.read_text().replace("P1,", "1,"))
+    sorted(series_folder(export).iterdir())[2].unlink()
+    with pytest.raises(CohortError, match="channel t1: lacks 1 slice"):
+        run(export)
+
+
+def test_the_key_within_the_number_is_blanked_too(export):
+    edit_map(export, "[[channels]]", '[patient]\npattern = "^H(.+)$"\n\n[[channels]]')
+    for path in (export / "P1").rglob("*.dcm"):
+        rewrite(path, PatientID="H4711815", SeriesDescription="T1 post 4711815 24.12.1957", PatientBirthDate="19571224")
+    table = export.parent / "clinical.csv"
+    table.write_text(table.read_text().replace("P1,", "4711815,"))
+    output = run(export, "--dry-run").output
+    assert "T1 post *** ***" in output
+    assert "4711815" not in output
+    assert "1957" not in output
+
+
+word = st.text(st.characters(categories=("L", "N")), min_size=1, max_size=5)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("T1 Ng post", "T1 *** post"),
+        ("t1_NG_li", "t1_***_***"),
+        ("ng", "***"),
+        ("Ng^Li", "***"),
+        ("Singular limb, long TR, Ngo", "Singular limb, long TR, Ngo"),
+        ("slice 3 of 6", "slice 3 of 6"),
+        ("T1 A post", "T1 A post"),
+        ("preANNApost", "pre***post"),
+        ("seen in hintertupfing", "seen in ***"),
+    ],
+)
+def test_two_letters_are_blanked_alone_and_longer_ones_anywhere(text, expected):
+    header = Dataset()
+    header.PatientName, header.OtherPatientIDs, header.ReferringPhysicianName = "Ng^Li", "A", "Anna"
+    header.InstitutionName = "Spital of Hintertupfing"
+    assert cleaned(text, identifiers(header)) == expected
+
+
+@given(word, word, st.lists(st.sampled_from(["T1", "_", " ", "post", "(", ",", "^"]), max_size=6))
+def test_no_part_of_a_name_is_left_as_a_word(family, given_name, around):
+    header = Dataset()
+    header.PatientName = f"{family}^{given_name}"
+    text = " ".join([*around, family, *around, given_name])
+    left = re.split(r"[\W_]+", cleaned(text, identifiers_of("x", [header])).lower())
+    assert not {part.lower() for part in (family, given_name) if len(part) > 1} & set(left)
