@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from stsmm_core.comparators.models import CoxModel, FittedModel, Floats, ForestModel, NotEnoughEvents
+from stsmm_core.comparators.models import CannotFit, CoxModel, FittedModel, Floats, ForestModel, NotEnoughEvents
 from stsmm_core.comparators.specification import Estimator
 from stsmm_core.comparators.strength import choose_strength
 from stsmm_core.config import Comparators
@@ -112,13 +112,23 @@ def elastic_net_path(values: Floats, *, time: Floats, event: Floats, strengths: 
     """Coefficients at each strength s, shape (strengths, inputs), by coordinate descent.
 
     The largest log likelihood / n - s (l1_ratio |b| + (1 - l1_ratio)/2 |b|²), Breslow's ties (Simon et al., J Stat
-    Softw 2011, doi 10.18637/jss.v039.i05).
+    Softw 2011, doi 10.18637/jss.v039.i05). Where the path ends, because less penalty explains no more or the patients
+    are too few to hold a coefficient, its last coefficients stand for the weaker strengths.
+
+    Raises:
+        CannotFit: when the strongest penalty does not hold the coefficients either.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "all coefficients are zero")  # which is an answer
-        net = CoxnetSurvivalAnalysis(alphas=strengths, l1_ratio=l1_ratio).fit(values, _outcome(time, event))
-    # The path ends where less penalty explains no more; what comes after it is the same.
-    return net.coef_.T[np.minimum(np.arange(len(strengths)), net.coef_.shape[1] - 1)]
+    for end in range(len(strengths), 0, -1):
+        net = CoxnetSurvivalAnalysis(alphas=strengths[:end], l1_ratio=l1_ratio)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "all coefficients are zero")  # which is an answer
+            warnings.filterwarnings("error", "Optimization terminated early")
+            try:
+                net.fit(values, _outcome(time, event))
+            except (ArithmeticError, UserWarning):
+                continue
+        return net.coef_.T[np.minimum(np.arange(len(strengths)), net.coef_.shape[1] - 1)]
+    raise CannotFit("the elastic net does not converge at any strength")
 
 
 def all_zero_strength(values: Floats, *, time: Floats, event: Floats, l1_ratio: float) -> float:

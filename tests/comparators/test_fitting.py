@@ -5,6 +5,8 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from lifelines import CoxPHFitter
 from simulated import simulate
+from sksurv.linear_model import CoxnetSurvivalAnalysis
+from sksurv.util import Surv
 
 from stsmm_core.comparators.design import fit_design
 from stsmm_core.comparators.fitting import all_zero_strength, elastic_net_path, fit, ridge_path
@@ -145,6 +147,20 @@ def test_elastic_net_is_at_its_optimum(l1_ratio):
             atol=1e-3 * strongest,
         )
         assert np.where(coefficients == 0, inside, at).all()
+
+
+def test_a_path_that_runs_away_ends_where_it_held():
+    """Sixteen patients and fifteen inputs of a large scale, a seed with which the library gives up."""
+    values, time, event = 8.0 * np.random.default_rng(44).normal(size=(16, 15)), np.arange(1.0, 17.0), np.ones(16)
+    strongest = all_zero_strength(values, time=time, event=event, l1_ratio=0.5)
+    strengths = np.geomspace(strongest, 1e-3 * strongest, 10)
+    with pytest.raises(ArithmeticError):
+        CoxnetSurvivalAnalysis(alphas=strengths, l1_ratio=0.5).fit(values, Surv.from_arrays(event > 0, time))
+    path = elastic_net_path(values, time=time, event=event, strengths=strengths, l1_ratio=0.5)
+    assert path.shape == (10, 15)
+    assert np.isfinite(path).all()
+    assert path[1:].any(axis=1).all()
+    np.testing.assert_array_equal(path[-1], path[-2])
 
 
 def test_a_planted_signal_is_found_among_noise():
