@@ -117,6 +117,44 @@ class Imaging(Section):
         return steps
 
 
+class Radiomics(Section):
+    """Hand-crafted features of each channel within the tumour, as IBSI asks (doi 10.1148/radiol.2020191145)."""
+
+    spacing_mm: Positive = 2.0
+    """Isotropic, so that a texture has no direction: between the pixels and the slices of a usual MRI of a limb."""
+    interpolation: Literal["linear", "bspline"] = "linear"
+    """Of intensities: linear never gives a value beyond those measured. The mask always takes the nearest voxel."""
+    normalised: tuple[str, ...] = ("t1", "t2")
+    """Which channels have arbitrary units and are z-scored within the tumour's box; an uptake of PET has its own."""
+    bin_count: Annotated[int, Field(ge=2, strict=True)] = 32
+    """Grey levels of the textures between least and largest in the tumour: no width of a bin suits arbitrary units."""
+    distance: Count = 1
+    """Voxels between neighbours of a texture."""
+    min_voxels: Count = 27
+    """Of the tumour at `spacing_mm`; fewer have no texture."""
+    min_icc: Annotated[float, Field(ge=0, le=1, strict=True)] = 0.8
+    """Least ICC(A,1) between two readers' outlines for a feature to be used."""
+
+
+class Comparators(Section):
+    """The classical models that the network is compared with."""
+
+    min_events: Count = 5
+    """Fewer events of an endpoint among the development patients, and no model is fitted to it."""
+    inner_folds: Annotated[int, Field(ge=2, strict=True)] = 5
+    """Of the cross-validation that chooses a penalty's strength; each needs an event."""
+    cox_penalty: Annotated[float, Field(gt=0, strict=True)] = 0.1
+    """Ridge of the Cox models that are not named ridge: a normal prior of variance 10 on a log hazard ratio. It leaves
+    estimates as they are, but keeps one finite where a level of a few patients has no event."""
+    strengths: Annotated[int, Field(ge=2, strict=True)] = 30
+    """Strengths tried, evenly spaced on a log scale."""
+    l1_ratio: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.5
+    """Share of the lasso in the elastic net."""
+    trees: Count = 500
+    min_leaf: Count = 5
+    """Least patients in a leaf of a tree."""
+
+
 class Model(Section):
     """The network."""
 
@@ -233,6 +271,8 @@ class Experiment(Section):
     blending: Blending = Blending()
     federation: Federation = Federation()
     evaluation: Evaluation = Evaluation()
+    radiomics: Radiomics = Radiomics()
+    comparators: Comparators = Comparators()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Experiment":

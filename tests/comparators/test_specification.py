@@ -1,0 +1,27 @@
+from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
+from stsmm_core.comparators.specification import COMPARATORS, ESTIMATOR_LABELS
+
+
+def test_the_table_is_sound():
+    assert list(COMPARATORS) == [
+        "radiomics_clinical_elastic_net",
+        "radiomics_clinical_rsf",
+        "radiomics_rsf",
+        "clinical_rsf",
+        "clinical_cox",
+        "clinical_ridge",
+        "sarculator_rsf",
+        "sarculator_cox",
+        "volume",
+    ]
+    for key, each in COMPARATORS.items():
+        assert each.key == key
+        assert each.estimator in ESTIMATOR_LABELS
+        assert set(each.variables or ()) <= set(VARIABLES)
+        assert set(each.logged) <= set(each.variables or ())
+        assert set(each.paper or ()) <= set(ENDPOINTS)
+
+
+def test_refitted_models_say_so():
+    for key in ("sarculator_cox", "sarculator_rsf"):
+        assert "refitted" in COMPARATORS[key].label
