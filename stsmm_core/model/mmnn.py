@@ -68,7 +68,7 @@ class MultimodalNetwork(nn.Module):
 
 
 def build_network(experiment: Experiment, *, channels: int, clinical_inputs: int, fold: int) -> MultimodalNetwork:
-    """The experiment's network with initial weights that depend on the seed and the fold alone."""
+    """The experiment's network with random initial weights that depend on the seed and the fold alone."""
     torch.manual_seed(derive_seed(experiment.seed, "initial weights", fold))
     encoders: dict[str, nn.Module] = {}
     for modality in experiment.data.modalities:
