@@ -50,12 +50,16 @@ class MultimodalNetwork(nn.Module):
 
     def forward(self, batch: Mapping[str, ModalityBatch]) -> Tensor:
         """Log hazards, shape (heads, patients, endpoints)."""
-        encoded = [self._encode(name, batch[name]) for name in self.encoders]
-        outputs = [self.heads["fusion"](torch.cat(encoded, dim=1))]
-        outputs += [self.heads[name](values) for name, values in zip(self.encoders, encoded, strict=True)]
+        return self.decode({name: self.encode(name, batch[name]) for name in self.encoders})
+
+    def decode(self, encoded: Mapping[str, Tensor]) -> Tensor:
+        """Log hazards, as `forward`, from the features of each modality, shape (patients, features)."""
+        outputs = [self.heads["fusion"](torch.cat([encoded[name] for name in self.encoders], dim=1))]
+        outputs += [self.heads[name](encoded[name]) for name in self.encoders]
         return torch.stack(outputs)
 
-    def _encode(self, name: str, modality: ModalityBatch) -> Tensor:
+    def encode(self, name: str, modality: ModalityBatch) -> Tensor:
+        """A modality's features, shape (patients, features); the absent vector for a patient without it."""
         absent = self.absent[name].expand(len(modality.present), self.features)
         if not modality.present.any():
             return absent

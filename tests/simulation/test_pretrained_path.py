@@ -26,6 +26,7 @@ def test_the_sites_get_the_experiment_without_it(tmp_path, monkeypatch):
         yield Recorder()
 
     monkeypatch.setattr(simulate, "flower_runtime", recorded)
+    monkeypatch.setattr(simulate, "parallel_centres", lambda centres: (1, 1))
     experiment = Experiment(model=Model(pretrained="/home/someone/weights.pth"))
     simulate._federate(Console(quiet=True), experiment, tmp_path, [])
     (sent,) = submitted
