@@ -163,6 +163,21 @@ class Model(Section):
     """Length of each encoder's feature vector."""
     norm: Literal["batch", "group"] = "batch"
     dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.2
+    pretrained: str = ""
+    """Checkpoint file that the image encoder starts from; empty for random weights. Relative to the experiment file."""
+
+    @model_validator(mode="after")
+    def _pretrained_weights_fit(self) -> "Model":
+        if not self.pretrained:
+            return self
+        if self.norm != "batch":
+            raise ValueError(
+                f"pretrained weights come with batch statistics, which norm = '{self.norm}' has no place for; "
+                "set norm = 'batch', or leave pretrained empty"
+            )
+        if self.image_encoder != "densenet121":
+            raise ValueError(f"pretrained weights are for 'densenet121', not for '{self.image_encoder}'")
+        return self
 
 
 class Training(Section):
@@ -298,7 +313,17 @@ class Experiment(Section):
             raise ValueError(
                 f"imaging.shape must be at least {smallest} voxels along each axis for {self.model.image_encoder}"
             )
+        if self.model.pretrained and "image" not in self.data.modalities:
+            raise ValueError("model.pretrained is for the image encoder, but data.modalities has no 'image'")
         return self
+
+    def with_pretrained(self, path: str) -> "Experiment":
+        """The same with other pretrained weights.
+
+        A path means something on one machine only: sites get the experiment without it, for the server makes the first
+        weights; a report names the file alone.
+        """
+        return self.model_copy(update={"model": self.model.model_copy(update={"pretrained": path})})
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -316,7 +341,7 @@ class Experiment(Section):
 
 
 def read_experiment(path: Path) -> Experiment:
-    """Read and validate an experiment file.
+    """Read and validate an experiment file; a path in it becomes absolute.
 
     Raises:
         ConfigError: naming the file, every wrong key and the allowed choices.
@@ -327,7 +352,10 @@ def read_experiment(path: Path) -> Experiment:
         raise ConfigError(f"{path}: no such experiment file") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text; save the experiment file as UTF-8") from None
-    return parse_experiment(text, source=str(path))
+    experiment = parse_experiment(text, source=str(path))
+    if not experiment.model.pretrained:
+        return experiment
+    return experiment.with_pretrained(str((path.parent / Path(experiment.model.pretrained).expanduser()).resolve()))
 
 
 def parse_experiment(text: str, *, source: str) -> Experiment:

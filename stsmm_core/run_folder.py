@@ -50,10 +50,10 @@ def open_run(run: Path, experiment: Experiment, inputs: dict[str, Any]) -> Itera
     The folder is locked while it is open, so that two commands never write into one run.
 
     Raises:
-        RunError: when the folder holds something else or is in use.
+        RunError: when the folder holds something else or is in use, or the pretrained weights cannot be read.
     """
     wanted = {
-        INPUTS_FILE: json.dumps(inputs, indent=2, sort_keys=True),
+        INPUTS_FILE: json.dumps(inputs | _pretrained_fingerprint(experiment), indent=2, sort_keys=True),
         VERSIONS_FILE: json.dumps(software_versions(), indent=2),
         CONFIG_FILE: to_toml(experiment),
     }
@@ -109,6 +109,19 @@ def cohort_fingerprint(cohort: Cohort) -> str:
             status = file.stat()
             digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()
+
+
+def _pretrained_fingerprint(experiment: Experiment) -> dict[str, str]:
+    """A digest of the pretrained weights, where the experiment has any."""
+    if not experiment.model.pretrained:
+        return {}
+    try:
+        with Path(experiment.model.pretrained).open("rb") as file:
+            return {"pretrained": hashlib.file_digest(file, "sha256").hexdigest()}
+    except OSError as error:
+        raise RunError(
+            f"{experiment.model.pretrained}: cannot be read ({error.strerror}); correct model.pretrained"
+        ) from None
 
 
 def describe_inputs(mode: str, cohorts: Sequence[Cohort]) -> dict[str, Any]:

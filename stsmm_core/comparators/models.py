@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from stsmm_core.errors import StsmmError
-from stsmm_core.survival.baseline import BaselineHazard, Floats
+from stsmm_core.survival.baseline import BaselineHazard
 
 LEAST_MORTALITY = 1e-3
 """Expected events below which a forest has no finite logarithm to give: no leaf of the patient's saw one."""

@@ -50,16 +50,20 @@ class MultimodalNetwork(nn.Module):
 
     def forward(self, batch: Mapping[str, ModalityBatch]) -> Tensor:
         """Log hazards, shape (heads, patients, endpoints)."""
-        encoded = self.encode(batch)
-        outputs = [self.heads["fusion"](torch.cat(encoded, dim=1))]
-        outputs += [self.heads[name](values) for name, values in zip(self.encoders, encoded, strict=True)]
+        return self.decode({name: self.encode(name, batch[name]) for name in self.encoders})
+
+    def fused(self, batch: Mapping[str, ModalityBatch]) -> Tensor:
+        """What the fusion head sees: the modalities' features side by side, shape (patients, all features)."""
+        return torch.cat([self.encode(name, batch[name]) for name in self.encoders], dim=1)
+
+    def decode(self, encoded: Mapping[str, Tensor]) -> Tensor:
+        """Log hazards, as `forward`, from the features of each modality, shape (patients, features)."""
+        outputs = [self.heads["fusion"](torch.cat([encoded[name] for name in self.encoders], dim=1))]
+        outputs += [self.heads[name](encoded[name]) for name in self.encoders]
         return torch.stack(outputs)
 
-    def encode(self, batch: Mapping[str, ModalityBatch]) -> list[Tensor]:
-        """Features of each modality, in the order of the encoders, each of shape (patients, features)."""
-        return [self._encode(name, batch[name]) for name in self.encoders]
-
-    def _encode(self, name: str, modality: ModalityBatch) -> Tensor:
+    def encode(self, name: str, modality: ModalityBatch) -> Tensor:
+        """A modality's features, shape (patients, features); the absent vector for a patient without it."""
         absent = self.absent[name].expand(len(modality.present), self.features)
         if not modality.present.any():
             return absent
@@ -72,7 +76,7 @@ class MultimodalNetwork(nn.Module):
 
 
 def build_network(experiment: Experiment, *, channels: int, clinical_inputs: int, fold: int) -> MultimodalNetwork:
-    """The experiment's network with initial weights that depend on the seed and the fold alone."""
+    """The experiment's network with random initial weights that depend on the seed and the fold alone."""
     torch.manual_seed(derive_seed(experiment.seed, "initial weights", fold))
     encoders: dict[str, nn.Module] = {}
     for modality in experiment.data.modalities:

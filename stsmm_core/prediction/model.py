@@ -85,7 +85,7 @@ def risk_and_features(
     model: FoldModel, batch: dict[str, ModalityBatch]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Log hazards (endpoints,) of one patient relative to the training mean, and the fused features (features,)."""
-    features = torch.cat(model.network.encode(batch), dim=1)
+    features = model.network.fused(batch)
     risk = model.network.heads["fusion"](features)[0].double().numpy() - np.array(model.fitted.reference)
     return risk, features[0].double().numpy()
 
@@ -101,7 +101,7 @@ def dropout_risks(
     risks = []
     for draw in range(draws):
         torch.manual_seed(derive_seed(seed, "dropout", draw))
-        features = torch.cat(model.network.encode(batch), dim=1)
+        features = model.network.fused(batch)
         risks.append(model.network.heads["fusion"](features)[0].double().numpy())
     for module in dropouts:
         module.eval()

@@ -71,7 +71,7 @@ def render(results: Results) -> str:
         forest=figures.data_uri(figures.forest_figure(results)),
         losses=figures.data_uri(figures.loss_figure(results)),
         weights=figures.data_uri(figures.weights_figure(results)),
-        config=to_toml(results.experiment),
+        config=to_toml(results.experiment.with_pretrained(Path(results.experiment.model.pretrained).name)),
         versions=results.versions,
     )
 

@@ -23,10 +23,13 @@ class BaselineHazard:
 
         Without a single event the hazard is 0 and everyone survives: the data say no more.
         """
-        steps = np.concatenate([[-np.inf], self.log_cumulative_hazard])
-        log_hazard = steps[np.searchsorted(self.times, times, side="right")]
         with np.errstate(over="ignore"):
-            return np.exp(-np.exp(log_hazard + risk[:, None]))
+            return np.exp(-np.exp(self.log_cumulative_at(times) + risk[:, None]))
+
+    def log_cumulative_at(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """log H0(t), -inf before the first event, constant after the last; shape (T,)."""
+        steps = np.concatenate([[-np.inf], self.log_cumulative_hazard])
+        return steps[np.searchsorted(self.times, times, side="right")]
 
 
 def breslow(risk: NDArray[np.float64], *, time: NDArray[np.float64], event: NDArray[np.float64]) -> BaselineHazard:

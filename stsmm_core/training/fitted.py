@@ -15,7 +15,7 @@ from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
 from stsmm_core.files import write_text_atomically
 from stsmm_core.model.mmnn import Weights
-from stsmm_core.survival.baseline import fit_baseline
+from stsmm_core.survival.baseline import breslow
 from stsmm_core.training.site_data import SiteData
 from stsmm_core.training.trainer import Trainer
 
@@ -105,8 +105,8 @@ def describe_fit(
         outcomes = data.outcomes[development]
         known = np.isfinite(outcomes.time[:, column])
         time, event = outcomes.time[known, column], outcomes.event[known, column]
-        baseline = fit_baseline(risks[known, column], time=time, event=event)
-        baselines[endpoint] = tuple(baseline.cumulative_at(times).tolist())
+        baseline = breslow(risks[known, column], time=time, event=event)
+        baselines[endpoint] = tuple(np.exp(baseline.log_cumulative_at(times)).tolist())
         last_time[endpoint] = float(time.max()) if len(time) else 0.0
     return FittedNetwork(
         tuple(channels),

@@ -6,7 +6,10 @@ from pathlib import Path
 from stsmm_core.cohort.check import check_cohort
 from stsmm_core.cohort.cohort import MANIFEST_FILE, Cohort
 from stsmm_core.cohort.reading import cohort_folders, load_cohort
+from stsmm_core.config import Experiment
 from stsmm_core.errors import CohortError
+from stsmm_core.model.image_encoder import build_image_encoder
+from stsmm_core.model.pretrained import LoadedWeights, load_pretrained
 from stsmm_core.training.site_data import agreed_channels, complete_from_masks
 
 
@@ -36,3 +39,13 @@ def open_cohorts(folders: Sequence[Path]) -> list[Cohort]:
 def describe_cohorts(cohorts: Sequence[Cohort]) -> str:
     """Which cohorts a command took, for the person who named a folder of them."""
     return "Cohorts: " + ", ".join(f"{cohort.manifest.site} ({len(cohort.patients)} patients)" for cohort in cohorts)
+
+
+def try_pretrained(experiment: Experiment, cohorts: Sequence[Cohort]) -> LoadedWeights:
+    """Load `model.pretrained` into an encoder that is then dropped, so that its faults show before anything trains.
+
+    Raises:
+        RunError: as `load_pretrained`.
+    """
+    channels = max(len(cohort.manifest.channels) for cohort in cohorts)
+    return load_pretrained(build_image_encoder(experiment.model, channels), Path(experiment.model.pretrained))
