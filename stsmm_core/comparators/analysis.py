@@ -79,9 +79,7 @@ def analyse(
         "cohort_by": description.cohort_columns(study),
         "models": [_model(key) for key in outcomes],
         "results": results,
-        "differences": {
-            name: _differences(study, name, outcomes, multiplicities[name]) for name in study.endpoints
-        },
+        "differences": {name: _differences(study, name, outcomes, multiplicities[name]) for name in study.endpoints},
         "curves": drawn,
         "cumulative_incidence": _cumulative_incidence(study),
         "subgroups": {name: _subgroups(study, one, multiplicities[name]) for name, one in models.items()},

@@ -16,7 +16,7 @@ from stsmm_core.comparators.analysis import analyse
 from stsmm_core.comparators.networks import NETWORKS, check_comparable, train_network
 from stsmm_core.comparators.out_of_fold import Outcome, comparator_outcomes, network_outcomes
 from stsmm_core.comparators.specification import COMPARATORS
-from stsmm_core.comparators.study import Study, patient_label, pool_study
+from stsmm_core.comparators.study import Study, pool_study
 from stsmm_core.comparators.summary import print_comparison
 from stsmm_core.config import Experiment, read_experiment
 from stsmm_core.files import write_text_atomically

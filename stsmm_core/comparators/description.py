@@ -19,7 +19,8 @@ def flow(study: Study) -> dict[str, Any]:
         "recorded": len(study.data.patients),
         "with_image": int(study.data.has_image.sum()),
         "with_outcome": {
-            endpoint: int(np.isfinite(outcomes.time[:, column]).sum()) for column, endpoint in enumerate(study.endpoints)
+            endpoint: int(np.isfinite(outcomes.time[:, column]).sum())
+            for column, endpoint in enumerate(study.endpoints)
         },
         "metastatic_at_presentation": int(metastatic.sum()),
         "train": None if split is None else len(split.train),

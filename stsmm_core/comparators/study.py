@@ -55,7 +55,9 @@ class Study:
 
     def encoding(self, fold: int) -> ClinicalEncoding:
         """Of every variable of the dictionary, from the fold's training patients alone."""
-        return fit_encoding(summarise(self.data.clinical.iloc[self.folds[fold].train], tuple(VARIABLES)), tuple(VARIABLES))
+        return fit_encoding(
+            summarise(self.data.clinical.iloc[self.folds[fold].train], tuple(VARIABLES)), tuple(VARIABLES)
+        )
 
     def _applies(self, rows: NDArray[np.intp], endpoint: int) -> NDArray[np.intp]:
         return rows[np.isfinite(self.data.outcomes.time[rows, endpoint])]

@@ -75,9 +75,7 @@ def modality_batch(data: SiteData, row: int, model: FoldModel, experiment: Exper
     encoded = torch.from_numpy(model.encoding.encode(data.clinical.iloc[[row]]))
     values = {"image": data.images[[row]], "clinical": encoded}
     present = {"image": data.has_image[[row]], "clinical": data.has_clinical(model.encoding.variables)[[row]]}
-    return {
-        name: ModalityBatch(values[name], torch.from_numpy(present[name])) for name in experiment.data.modalities
-    }
+    return {name: ModalityBatch(values[name], torch.from_numpy(present[name])) for name in experiment.data.modalities}
 
 
 @torch.no_grad()
@@ -91,9 +89,7 @@ def risk_and_features(
 
 
 @torch.no_grad()
-def dropout_risks(
-    model: FoldModel, batch: dict[str, ModalityBatch], *, draws: int, seed: int
-) -> NDArray[np.float64]:
+def dropout_risks(model: FoldModel, batch: dict[str, ModalityBatch], *, draws: int, seed: int) -> NDArray[np.float64]:
     """Log hazards with dropout at work, shape (draws, endpoints) (Gal and Ghahramani, ICML 2016)."""
     dropouts = [module for module in model.network.modules() if isinstance(module, nn.Dropout | nn.Dropout3d)]
     for module in dropouts:

@@ -105,7 +105,9 @@ def _remarks(data: SiteData, row: int, model: RunModel, percentile: float) -> li
         else:
             mean, sd = first.encoding.moments[key]
             if sd > 0 and abs(float(value) - mean) > FAR_SD * sd:
-                said.append(f"{variable.label.lower()} lies {abs(float(value) - mean) / sd:.1f} SD from the training mean")
+                said.append(
+                    f"{variable.label.lower()} lies {abs(float(value) - mean) / sd:.1f} SD from the training mean"
+                )
     return said
 
 

@@ -98,7 +98,11 @@ def _print(
     known: bool,
 ) -> None:
     table = Table(title="Absolute risk, % [95 % interval]")
-    for name in ("patient", *(f"{endpoint} {years:g} y" for endpoint in endpoints for years in horizons_years), "unlike"):
+    for name in (
+        "patient",
+        *(f"{endpoint} {years:g} y" for endpoint in endpoints for years in horizons_years),
+        "unlike",
+    ):
         table.add_column(name)
     risks = risk_table(predictions, endpoints, horizons_years)
     for one in predictions:

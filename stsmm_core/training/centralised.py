@@ -92,7 +92,9 @@ class Centralised:
             self._trainer,
             weights,
             self._data,
-            pool_folds([centre.data for centre in self._centres], [centre.folds[self._fold] for centre in self._centres]),
+            pool_folds(
+                [centre.data for centre in self._centres], [centre.folds[self._fold] for centre in self._centres]
+            ),
             self._centres[0].experiment,
             channels=self._channels,
             summary=reduce(add, (centre.summarise_training(self._fold) for centre in self._centres)),

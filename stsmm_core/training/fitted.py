@@ -166,9 +166,7 @@ def _familiarity(features: NDArray[np.float64], summary: ClinicalSummary) -> Fam
         for key, variable in VARIABLES.items()
         if isinstance(variable, Category) and key in summary.levels
     }
-    return Familiarity(
-        tuple(mean.tolist()), tuple(map(tuple, precision.tolist())), tuple(distances.tolist()), unseen
-    )
+    return Familiarity(tuple(mean.tolist()), tuple(map(tuple, precision.tolist())), tuple(distances.tolist()), unseen)
 
 
 def _mahalanobis(

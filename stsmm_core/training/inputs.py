@@ -8,6 +8,7 @@ from stsmm_core.cohort.cohort import MANIFEST_FILE, Cohort
 from stsmm_core.cohort.reading import cohort_folders, load_cohort
 from stsmm_core.config import Experiment
 from stsmm_core.errors import CohortError
+from stsmm_core.imaging.batch import Job
 from stsmm_core.model.image_encoder import build_image_encoder
 from stsmm_core.model.pretrained import LoadedWeights, load_pretrained
 from stsmm_core.training.site_data import agreed_channels, complete_from_masks
@@ -49,3 +50,21 @@ def try_pretrained(experiment: Experiment, cohorts: Sequence[Cohort]) -> LoadedW
     """
     channels = max(len(cohort.manifest.channels) for cohort in cohorts)
     return load_pretrained(build_image_encoder(experiment.model, channels), Path(experiment.model.pretrained))
+
+
+def patient_label(site: str, patient: str) -> str:
+    """How a patient is called in what stays at the site."""
+    return f"{site}, patient {patient}"
+
+
+def image_jobs(cohort: Cohort) -> list[Job]:
+    """The patients of a cohort that have images."""
+    return [
+        Job(
+            patient_label(cohort.manifest.site, patient),
+            {channel: cohort.channel_path(patient, channel) for channel in cohort.manifest.channels},
+            cohort.mask_path(patient),
+        )
+        for patient in cohort.patients
+        if cohort.has_image(patient)
+    ]

@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from stsmm_core.cohort.cohort import Cohort
 from stsmm_core.cohort.reading import cohort_folders, load_cohort
 from stsmm_core.config import Experiment, Imaging, read_experiment
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.batch import Job, store_tensors
 from stsmm_core.imaging.cache import cache_path
+from stsmm_core.training.inputs import image_jobs
 from stsmm_core.training.progress import progress_bar
 
 BYTES_A_VOXEL = 4
@@ -44,7 +44,7 @@ def preprocess_cohorts(
         CohortError: with every patient whose images cannot be used; the others are in the cache then.
     """
     imaging = (Experiment() if config is None else read_experiment(config)).imaging
-    jobs = [job for root in cohort_folders(folders) for job in _jobs(load_cohort(root))]
+    jobs = [job for root in cohort_folders(folders) for job in image_jobs(load_cohort(root))]
     todo = [job for job in jobs if force or not cache_path(cache, job.channels, job.mask, imaging).is_file()]
     console.print(f"{len(jobs)} patients with images; {len(jobs) - len(todo)} in {cache} already", soft_wrap=True)
     if not todo:
@@ -68,18 +68,6 @@ def preprocess_cohorts(
     if faults:
         raise CohortError(f"{len(faults)} of {len(jobs)} patients could not be preprocessed\n" + "\n".join(faults))
     console.print(f"All tensors are in {cache}; train with --cache {cache}", soft_wrap=True)
-
-
-def _jobs(cohort: Cohort) -> list[Job]:
-    return [
-        Job(
-            f"{cohort.manifest.site}, patient {patient}",
-            {channel: cohort.channel_path(patient, channel) for channel in cohort.manifest.channels},
-            cohort.mask_path(patient),
-        )
-        for patient in cohort.patients
-        if cohort.has_image(patient)
-    ]
 
 
 def _bytes(job: Job) -> int:

@@ -180,7 +180,9 @@ class Trainer:
         """What the fusion head sees of some patients: the modalities' features side by side, (rows, features)."""
         set_weights(self._network, weights)
         self._network.eval()
-        return torch.cat([self._network.fused(self._batch(batch)) for batch in self._batches(rows)]).cpu().double().numpy()
+        return (
+            torch.cat([self._network.fused(self._batch(batch)) for batch in self._batches(rows)]).cpu().double().numpy()
+        )
 
     def _optimizer(self, round_number: int) -> torch.optim.Optimizer:
         """The optimiser as this site left it a round ago, so that momentum outlasts a round."""
