@@ -19,13 +19,13 @@ from stsmm_core.comparators.specification import COMPARATORS
 from stsmm_core.comparators.study import Study, pool_study
 from stsmm_core.comparators.summary import print_comparison
 from stsmm_core.config import Experiment, read_experiment
+from stsmm_core.errors import CohortError
 from stsmm_core.files import write_text_atomically
-from stsmm_core.imaging.batch import image_jobs
 from stsmm_core.imaging.radiomics import radiomics_table, reproducible_features
 from stsmm_core.report.comparison import write_comparison_report
 from stsmm_core.run_folder import COMPARISON_FILE, NETWORKS_FOLDER, PRIVATE_FOLDER, describe_inputs, open_run
 from stsmm_core.survival.predictions import Predictions
-from stsmm_core.training.inputs import describe_cohorts, open_cohorts
+from stsmm_core.training.inputs import describe_cohorts, image_jobs, open_cohorts, try_pretrained
 from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.train import load_centres
 from stsmm_core.training.trainer import available_device
@@ -51,6 +51,8 @@ def compare_run(
     inputs = describe_inputs("comparison", cohorts) | {
         "second_reader": None if reader is None else describe_inputs("comparison", [reader])["cohorts"]
     }
+    if experiment.model.pretrained:
+        console.print(str(try_pretrained(experiment, cohorts)), soft_wrap=True)
     cache = cache or out / "cache"
     with open_run(out, experiment, inputs):
         centres = load_centres(console, experiment, cohorts, out / NETWORKS_FOLDER, cache=cache)
@@ -90,7 +92,10 @@ def _radiomics(
     if reader is None:
         return [first] * len(study.folds)
     second = _features(console, experiment, [reader], cache=cache)
-    second.index = pd.Index([_label_like(first, label) for label in second.index])
+    if second.index.intersection(first.index).empty:
+        raise CohortError(
+            f"{reader.root}: none of its patients is in the cohorts; a second reader's cohort has their site and patient_id"
+        )
     tables = []
     for fold in study.folds:
         development = study.data.clinical.index[np.concatenate([fold.train, fold.validation])]

@@ -6,10 +6,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from stsmm_core.errors import StsmmError
 from stsmm_core.survival.baseline import BaselineHazard
+
+Floats = NDArray[np.float64]
 
 LEAST_MORTALITY = 1e-3
 """Expected events below which a forest has no finite logarithm to give: no leaf of the patient's saw one."""
@@ -59,7 +61,7 @@ class CoxModel:
 
     def survival(self, features: pd.DataFrame, times: ArrayLike) -> Floats:
         """As the baseline hazard has it, shape (rows, times)."""
-        return self.baseline.survival(self.risk(features), times)
+        return self.baseline.survival(self.risk(features), np.asarray(times, dtype=float))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from stsmm_core.cohort.splits import Fold
 from stsmm_core.config import Experiment
 from stsmm_core.training.centre import Centre
 from stsmm_core.training.fitted import curve_times
+from stsmm_core.training.inputs import patient_label
 from stsmm_core.training.site_data import SiteData, agreed_channels, pool, pool_folds
 
 
@@ -20,7 +21,7 @@ class Study:
     """All patients, and the folds in rows of them.
 
     Attributes:
-        data: its clinical table is indexed by `patient_label`.
+        data: its clinical table is indexed by `inputs.patient_label`.
         channels: names of the image channels.
         sites: name of each site.
         site: number of each patient's site, shape (patients,).
@@ -61,11 +62,6 @@ class Study:
 
     def _applies(self, rows: NDArray[np.intp], endpoint: int) -> NDArray[np.intp]:
         return rows[np.isfinite(self.data.outcomes.time[rows, endpoint])]
-
-
-def patient_label(site: str, patient: str) -> str:
-    """How a patient is called in what stays at the centre."""
-    return f"{site}, patient {patient}"
 
 
 def pool_study(centres: Sequence[Centre]) -> Study:

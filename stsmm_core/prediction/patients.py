@@ -1,4 +1,4 @@
-"""What a run's networks say of a patient: survival curves with an interval, absolute risks, and what to be careful about."""
+"""What a run's networks say of a patient: curves with their interval, absolute risks, what to be careful about."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -104,17 +104,16 @@ def _remarks(data: SiteData, row: int, model: RunModel, percentile: float) -> li
                 said.append(f"{variable.label.lower()} '{value}' was not among the training patients")
         else:
             mean, sd = first.encoding.moments[key]
-            if sd > 0 and abs(float(value) - mean) > FAR_SD * sd:
-                said.append(
-                    f"{variable.label.lower()} lies {abs(float(value) - mean) / sd:.1f} SD from the training mean"
-                )
+            off = abs(float(value) - mean)
+            if sd > 0 and off > FAR_SD * sd:
+                said.append(f"{variable.label.lower()} lies {off / sd:.1f} SD from the training mean")
     return said
 
 
 def risk_table(
     predictions: Sequence[PatientPrediction], endpoints: Sequence[str], horizons_years: Sequence[float]
 ) -> pd.DataFrame:
-    """A row a patient, endpoint and horizon; the risk is empty where the development patients were not watched so long."""
+    """A row a patient, endpoint and horizon; no risk where the development patients were not watched so long."""
     rows = []
     for one in predictions:
         for column, endpoint in enumerate(endpoints):

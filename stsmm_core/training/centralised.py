@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stsmm_core.cohort.clinical import ClinicalEncoding, fit_encoding
+from stsmm_core.cohort.splits import Fold
 from stsmm_core.model.mmnn import Weights
 from stsmm_core.training.blending import BlendingState
 from stsmm_core.training.centre import Centre
@@ -48,7 +49,7 @@ class Centralised:
         self._trainer = Trainer(
             experiment,
             self._data,
-            pool_folds([centre.data for centre in self._centres], [centre.folds[fold] for centre in self._centres]),
+            self._pooled_fold(fold),
             self._encoding,
             channels=self.channels,
             state=SiteState(self._folder, fold),
@@ -92,10 +93,11 @@ class Centralised:
             self._trainer,
             weights,
             self._data,
-            pool_folds(
-                [centre.data for centre in self._centres], [centre.folds[self._fold] for centre in self._centres]
-            ),
+            self._pooled_fold(self._fold),
             self._centres[0].experiment,
             channels=self._channels,
             summary=reduce(add, (centre.summarise_training(self._fold) for centre in self._centres)),
         )
+
+    def _pooled_fold(self, fold: int) -> Fold:
+        return pool_folds([centre.data for centre in self._centres], [centre.folds[fold] for centre in self._centres])

@@ -100,7 +100,8 @@ def describe_fit(
     # Without any modality there is no risk of one's own: such a patient counts as the mean one.
     risks = np.nan_to_num(trainer.risks(weights, development)[0])
     times = curve_times(experiment.evaluation.horizons_years)
-    baselines, last_time = {}, {}
+    baselines: dict[str, tuple[float, ...]] = {}
+    last_time: dict[str, float] = {}
     for column, endpoint in enumerate(experiment.data.endpoints):
         outcomes = data.outcomes[development]
         known = np.isfinite(outcomes.time[:, column])
@@ -159,7 +160,7 @@ def _familiarity(features: NDArray[np.float64], summary: ClinicalSummary) -> Fam
     covariance = np.atleast_2d(np.cov(features, rowvar=False, bias=True))
     width = len(covariance)
     typical = max(float(np.trace(covariance)) / width, np.finfo(float).tiny)
-    precision = np.linalg.inv((1 - SHRINKAGE) * covariance + SHRINKAGE * typical * np.eye(width))
+    precision: NDArray[np.float64] = np.linalg.inv((1 - SHRINKAGE) * covariance + SHRINKAGE * typical * np.eye(width))
     distances = np.percentile(_mahalanobis(features, mean, precision), PERCENTS)
     unseen = {
         key: tuple(level for level, count in zip(variable.levels, summary.levels[key], strict=True) if count == 0)
