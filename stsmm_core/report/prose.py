@@ -2,7 +2,8 @@
 
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
 from stsmm_core.config import Blending, Experiment
-from stsmm_core.report.results import FUSION, Concordance, Results
+from stsmm_core.report.history import FUSION
+from stsmm_core.report.results import Concordance, Results
 from stsmm_core.report.tables import total_of
 
 RELIABLE_EVENTS = 100
