@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import nn
 
 from stsmm_core.cohort.clinical import ClinicalEncoding
@@ -55,45 +56,52 @@ def describe_network(experiment: Experiment, *, channels: tuple[str, ...]) -> Ar
 def architecture_figure(architecture: Architecture) -> Figure:
     """One column an encoder, from its input down to its features, then the heads."""
     lines = max(len(encoder.stages) for encoder in architecture.encoders)
-    height = lines + 5.6
     columns = len(architecture.encoders)
+    height = lines + 5.8
     with figure_style():
-        figure = Figure(figsize=(4.6, 0.27 * height), layout="constrained")
+        figure = Figure(figsize=(2.3 * columns if columns > 1 else 3.2, 0.3 * height), layout="constrained")
         axes = figure.subplots()
-        axes.set(xlim=(0, columns), ylim=(height, -0.6))
+        axes.set(xlim=(0, columns), ylim=(height, -0.5))
         axes.axis("off")
-        low = lines + 1.1
-        for column, encoder in enumerate(architecture.encoders):
-            _draw_encoder(axes, encoder, column, low, COLOURS[encoder.name])
-            features = f"{architecture.features} features"
-            _box(axes, column + 0.5, low, features, COLOURS[encoder.name], filled=True)
-            _arrow(axes, (column + 0.5, low + 0.42), (columns / 2, low + 1.55))
         heads = dict(architecture.heads)
-        fusion = f"fusion head, {heads['fusion']:,} parameters: log hazard of {' and '.join(architecture.endpoints)}"
-        _box(axes, columns / 2, low + 2, fusion, COLOURS["fusion"], filled=True)
+        features = lines + 1.3
         for column, encoder in enumerate(architecture.encoders):
-            words = f"{encoder.name} head, {heads[encoder.name]:,} parameters,\nin training only"
-            axes.text(column + 0.5, low + 3.3, words, ha="center", va="center", fontsize=7, color=INK)
-        axes.set_title(f"{architecture.parameters:,} parameters in all")
+            colour, middle = COLOURS[encoder.name], column + 0.5
+            _draw_stages(axes, encoder, middle, features, colour)
+            _box(axes, middle, features, 0.92, f"{architecture.features} features", colour, filled=True)
+            # The unimodal head stands at the outer side, so that the way to the fusion head stays free.
+            outwards = -1 if column < columns / 2 else 1
+            alone, shared = middle + 0.16 * outwards, middle - 0.34 * outwards
+            _arrow(axes, (alone, features + 0.38), (alone, features + 1.15), dashed=True)
+            words = f"{encoder.name} head: {heads[encoder.name]:,}\n(training only)"
+            _box(axes, alone, features + 1.65, 0.6, words, colour, height=1)
+            _arrow(axes, (shared, features + 0.38), (shared, features + 2.95))
+        fusion = f"fusion head: {heads['fusion']:,}\nlog hazard of {' and '.join(architecture.endpoints)}"
+        _box(axes, columns / 2, features + 3.5, columns - 0.08, fusion, COLOURS["fusion"], height=1.1, filled=True)
     return figure
 
 
-def _draw_encoder(axes: Axes, encoder: Encoder, column: int, low: float, colour: str) -> None:
-    axes.text(column + 0.5, -0.45, encoder.given, ha="center", va="center", fontsize=7, color=INK)
-    step = (low - 1.1) / len(encoder.stages)
+def _draw_stages(axes: Axes, encoder: Encoder, middle: float, features: float, colour: str) -> None:
+    axes.text(middle, 0, encoder.given, ha="center", va="center", fontsize=7.5, color=INK)
+    top = 1
     for place, (name, parameters) in enumerate(encoder.stages):
-        middle = 0.8 + place * step
-        _box(axes, column + 0.5, middle, f"{name}: {parameters:,}", colour)
-    _arrow(axes, (column + 0.5, 0.5 + (len(encoder.stages) - 1) * step + 0.72), (column + 0.5, low - 0.42))
+        _box(axes, middle, top + place, 0.92, f"{name}: {parameters:,}", colour)
+    _arrow(axes, (middle, top + len(encoder.stages) - 0.62), (middle, features - 0.38))
 
 
-def _box(axes: Axes, x: float, y: float, words: str, colour: str, *, filled: bool = False) -> None:
-    style = {"boxstyle": "round,pad=0.25", "facecolor": f"{colour}38" if filled else "white", "edgecolor": colour}
-    axes.text(x, y, words, ha="center", va="center", fontsize=6.8, color=INK, bbox=style, clip_on=False)
+def _box(
+    axes: Axes, x: float, y: float, width: float, words: str, colour: str, *, height: float = 0.72, filled: bool = False
+) -> None:
+    corner = (x - width / 2, y - height / 2)
+    axes.add_patch(Rectangle(corner, width, height, facecolor="white", edgecolor=colour, linewidth=1.1))
+    if filled:
+        axes.add_patch(Rectangle(corner, width, height, facecolor=colour, alpha=0.2, linewidth=0))
+    axes.text(x, y, words, ha="center", va="center", fontsize=7.5, color=INK)
 
 
-def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    axes.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "->", "color": GREY, "linewidth": 0.9})
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], *, dashed: bool = False) -> None:
+    style = {"arrowstyle": "->", "color": GREY, "linewidth": 0.9, "linestyle": "--" if dashed else "-"}
+    axes.annotate("", xy=end, xytext=start, arrowprops=style)
 
 
 def _stages(encoder: nn.Module) -> tuple[tuple[str, int], ...]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES, Category, Variable
 from stsmm_core.report.comparison.reading import Comparison
 from stsmm_core.report.comparison.record import CategoryColumn, CohortColumn, NumberColumn
-from stsmm_core.report.comparison.table import NONE, Cell, Row, Table, count, share
+from stsmm_core.report.comparison.table import NONE, TIED, Cell, Row, Table, count, share
 from stsmm_core.report.tables import level_words
 
 SETS = ("training", "validation", "test")
@@ -48,7 +48,10 @@ def missing_values(comparison: Comparison) -> Table:
     known = [key for key in VARIABLES if key in missing]
     others = [key for key in missing if key not in VARIABLES]
     rows = [
-        Row(VARIABLES[key].label if key in VARIABLES else key.replace("_", " "), (share(missing[key], patients),))
+        Row(
+            VARIABLES[key].label if key in VARIABLES else key.replace("_", " ").capitalize(),
+            (share(missing[key], patients),),
+        )
         for key in (*known, *others)
     ]
     return Table(
@@ -121,13 +124,13 @@ def _mean(summary: NumberColumn | CategoryColumn | None) -> Cell:
     if not isinstance(summary, NumberColumn) or summary.mean is None:
         return Cell(NONE, {"value": None})
     spread = NONE if summary.sd is None else f"{summary.sd:.1f}"
-    return Cell(f"{summary.mean:.1f} ({spread})", {"value": summary.mean, "sd": summary.sd})
+    return Cell(f"{summary.mean:.1f}{TIED}({spread})", {"value": summary.mean, "sd": summary.sd})
 
 
 def _median(summary: NumberColumn | CategoryColumn | None) -> Cell:
     if not isinstance(summary, NumberColumn) or None in (summary.median, summary.q1, summary.q3):
         return Cell(NONE, {"value": None})
     return Cell(
-        f"{summary.median:.1f} [{summary.q1:.1f}, {summary.q3:.1f}]",
+        f"{summary.median:.1f} [{summary.q1:.1f},{TIED}{summary.q3:.1f}]",
         {"value": summary.median, "q1": summary.q1, "q3": summary.q3},
     )

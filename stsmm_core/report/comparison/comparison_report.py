@@ -30,13 +30,14 @@ DOTS_PER_INCH = 200
 
 @dataclass(frozen=True)
 class Content:
-    """All that the report shows of one comparison; `figures` are panels by the figure that they belong to."""
+    """All that the report shows of one comparison; `figures` are panels by the figure they belong to."""
 
     comparison: Comparison
     tables: dict[str, tuple[Table, ...]]
     figures: dict[str, tuple[Panel, ...]]
     checklists: tuple[FilledChecklist, ...]
     card: tuple[Section, ...]
+    parameters: int
 
 
 def write_comparison_report(run: Path) -> Path:
@@ -61,6 +62,8 @@ def write_comparison_report(run: Path) -> Path:
 def gather(comparison: Comparison) -> Content:
     """Tables, figures, checklists and card of a comparison."""
     facts = prose.facts(comparison)
+    architecture = describe_network(comparison.experiment, channels=comparison.record.channels)
+    drawn = f"The network from inputs to heads, {architecture.parameters:,} parameters in all"
     return Content(
         comparison,
         tables={
@@ -80,12 +83,13 @@ def gather(comparison: Comparison) -> Content:
             "roc": panels.roc_panels(comparison),
             "calibration": panels.calibration_panels(comparison),
             "decision": panels.decision_panels(comparison),
-            "architecture": (_architecture(comparison),),
+            "architecture": (Panel("architecture", drawn, architecture_figure(architecture)),),
             "attributions": panels.attribution_panels(comparison),
             "incidence": panels.cumulative_incidence_panels(comparison),
         },
         checklists=tuple(fill(key, facts) for key in CHECKLISTS),
         card=model_card(comparison, facts),
+        parameters=architecture.parameters,
     )
 
 
@@ -120,12 +124,6 @@ def _weights(comparison: Comparison) -> tuple[Panel, ...]:
     heads = comparison.experiment.heads
     figure = weights_figure(comparison.history, heads, first_updates(comparison.history))
     return (Panel("blending_weights", "Blending weight of each head by round, stacked to 1", figure),)
-
-
-def _architecture(comparison: Comparison) -> Panel:
-    architecture = describe_network(comparison.experiment, channels=comparison.record.channels)
-    words = f"The network from inputs to heads, {architecture.parameters:,} parameters in all"
-    return Panel("architecture", words, architecture_figure(architecture))
 
 
 def _write_png(path: Path, panel: Panel) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
@@ -25,6 +26,9 @@ SHOWN = (
     "sarculator_cox",
 )
 """Models drawn in colour, in the order of the palette; the others are thin and grey."""
+
+_LABEL_WIDTH = 30
+"""Letters of a label before it goes on in a second line."""
 
 _LINES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (4, 1, 1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)))
 
@@ -118,14 +122,16 @@ def attribution_panels(comparison: Comparison) -> tuple[Panel, ...]:
     panels = []
     for endpoint, shares in comparison.explanations.clinical.items():
         names = sorted(shares, key=lambda name: shares[name], reverse=True)
+        labels = ["\n".join(wrap(name, _LABEL_WIDTH)) for name in names]
+        lines = sum(1 + label.count("\n") for label in labels)
         with figure_style():
-            figure = Figure(figsize=(4.2, 0.9 + 0.2 * len(names)), layout="constrained")
+            figure = Figure(figsize=(4.2, 0.9 + 0.06 * len(names) + 0.15 * lines), layout="constrained")
             axes = figure.subplots()
             axes.barh(range(len(names)), [shares[name] for name in names], color=PALETTE[0], height=0.7)
-            axes.set_yticks(range(len(names)), names)
+            axes.set_yticks(range(len(names)), labels)
             axes.set_ylim(len(names) - 0.4, -0.6)
             axes.set_xlabel("mean |attribution|")
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
             axes.set_title(_capital(ENDPOINTS.get(endpoint, endpoint)))
             axes.tick_params(axis="y", length=0)
         words = f"Mean absolute attribution of the clinical variables, {ENDPOINTS.get(endpoint, endpoint)}"
@@ -225,7 +231,7 @@ def _key(axes: Axes, drawn: Drawn, *, loc: Literal["lower right", "upper right"]
     }
     names = ["other models" if any(name.startswith(label) for label in grey[:1]) else name for name in found]
     extra = {label: handles[label] for label in besides}
-    axes.legend([*found.values(), *extra.values()], [*names, *extra], loc=loc, fontsize=6.5, handlelength=2.2)
+    axes.legend([*found.values(), *extra.values()], [*names, *extra], loc=loc, fontsize=7.2, handlelength=2.4)
 
 
 def _capital(text: str) -> str:

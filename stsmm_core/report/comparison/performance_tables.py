@@ -5,6 +5,7 @@ from stsmm_core.report.comparison.reading import REFERENCE, Comparison
 from stsmm_core.report.comparison.record import Estimate, Model, ResampledT
 from stsmm_core.report.comparison.table import (
     NONE,
+    TIED,
     Cell,
     Row,
     Table,
@@ -19,14 +20,14 @@ from stsmm_core.report.tables import level_words
 
 DISCRIMINATION_COLUMNS = (
     "Model",
-    "Inputs",
-    "Harrell C (SD) [95 % CI]",
-    "Uno C (SD) [95 % CI]",
+    "Harrell C (SD) [95\u00a0%\u00a0CI]",
+    "Uno C (SD) [95\u00a0%\u00a0CI]",
     "Published C (SD)",
-    "IBS [95 % CI]",
+    "IBS [95\u00a0%\u00a0CI]",
     "IBS, null",
     "Patients",
     "Events",
+    "Inputs",
 )
 
 
@@ -38,7 +39,6 @@ def discrimination(comparison: Comparison) -> Table:
             metrics = comparison.record.results[model.key][endpoint]
             harrell = metrics["harrell_c"]
             cells = (
-                words(model.inputs),
                 estimate(harrell, with_sd=True),
                 estimate(metrics.get("uno_c"), with_sd=True),
                 _published(model, endpoint),
@@ -46,6 +46,7 @@ def discrimination(comparison: Comparison) -> Table:
                 point(metrics.get("ibs_null")),
                 count(harrell.n),
                 count(harrell.events),
+                words(model.inputs),
             )
             rows.append(Row(model.label, cells, _capital(ENDPOINTS[endpoint]), _kind(model.key)))
     taus = [
@@ -86,9 +87,9 @@ def differences(comparison: Comparison) -> Table:
         "Paired differences of Harrell's C-index on the same test patients.",
         (
             "Models",
-            "Difference [95 % CI]",
+            "Difference [95\u00a0%\u00a0CI]",
             "p",
-            "Mean over folds [95 % CI]",
+            "Mean over folds [95\u00a0%\u00a0CI]",
             "p over folds",
             "Patients",
             "Events",
@@ -117,7 +118,15 @@ def prediction_error(comparison: Comparison) -> Table:
     return Table(
         "table_5",
         "Discrimination and accuracy of the absolute risk by horizon.",
-        ("Model", "AUC [95 % CI]", "Brier [95 % CI]", "Brier, null", "IPA [95 % CI]", "Patients", "Events"),
+        (
+            "Model",
+            "AUC [95\u00a0%\u00a0CI]",
+            "Brier [95\u00a0%\u00a0CI]",
+            "Brier, null",
+            "IPA [95\u00a0%\u00a0CI]",
+            "Patients",
+            "Events",
+        ),
         tuple(rows),
         "AUC: time-dependent, cumulative cases against dynamic controls. Brier: lower is better. IPA: index of "
         "prediction accuracy, 1 \u2212 Brier / null; below 0 the model is worse than the Kaplan-Meier curve. Events: "
@@ -161,7 +170,7 @@ def subgroups(comparison: Comparison) -> Table:
     return Table(
         "table_7",
         f"Discrimination of {comparison.first.label} by subgroup.",
-        ("Subgroup", "Patients", "Events", "Harrell C [95 % CI]"),
+        ("Subgroup", "Patients", "Events", "Harrell C [95\u00a0%\u00a0CI]"),
         tuple(rows),
         "Subgroups are small and many: a look for gross failure, not a test. Within a subgroup the spread of risk is "
         "smaller, so a lower C-index than that of all patients is to be expected.",
@@ -197,13 +206,13 @@ def _published(model: Model, endpoint: str) -> Cell:
     if model.paper is None or endpoint not in model.paper:
         return Cell(NONE, {"value": None})
     index, sd = model.paper[endpoint]
-    return Cell(f"{index:.3f} ({sd:.3f})", {"value": index, "sd": sd})
+    return Cell(f"{index:.3f}{TIED}({sd:.3f})", {"value": index, "sd": sd})
 
 
 def _resampled(test: ResampledT | None) -> Cell:
     if test is None:
         return Cell(NONE, {"value": None})
-    text = f"{test.mean:+.3f} [{test.low:+.3f}, {test.high:+.3f}]"
+    text = f"{test.mean:+.3f} [{test.low:+.3f},{TIED}{test.high:+.3f}]"
     return Cell(minus(text), {"value": test.mean, "low": test.low, "high": test.high})
 
 

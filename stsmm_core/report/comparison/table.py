@@ -12,6 +12,9 @@ Number = float | int | None
 NONE = "\u2013"
 """Stands where there is nothing to say."""
 
+TIED = "\u00a0"
+"""Holds a number and what belongs to it on one line; a cell breaks between a value and its interval only."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -83,7 +86,7 @@ def share(part: int, whole: int) -> Cell:
     """A count with its percentage, "20 (17.4 %)"."""
     if not whole:
         return count(part)
-    return Cell(f"{part:,} ({100 * part / whole:.1f} %)", {"value": part, "percent": 100 * part / whole})
+    return Cell(f"{part:,}{TIED}({100 * part / whole:.1f}{TIED}%)", {"value": part, "percent": 100 * part / whole})
 
 
 def estimate(figure: Estimate | None, *, digits: int = 3, with_sd: bool = False, signed: bool = False) -> Cell:
@@ -95,9 +98,9 @@ def estimate(figure: Estimate | None, *, digits: int = 3, with_sd: bool = False,
     sign = "+" if signed else ""
     text = f"{figure.value:{sign}.{digits}f}"
     if with_sd and figure.sd is not None:
-        text += f" ({figure.sd:.{digits}f})"
+        text += f"{TIED}({figure.sd:.{digits}f})"
     if figure.low is not None and figure.high is not None:
-        text += f" [{figure.low:{sign}.{digits}f}, {figure.high:{sign}.{digits}f}]"
+        text += f" [{figure.low:{sign}.{digits}f},{TIED}{figure.high:{sign}.{digits}f}]"
     return Cell(minus(text), {"value": figure.value, "sd": figure.sd, "low": figure.low, "high": figure.high})
 
 
@@ -112,7 +115,7 @@ def p_value(value: float | None) -> Cell:
     """A p value as journals print it."""
     if value is None:
         return Cell(NONE, {"value": None})
-    return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", {"value": value})
+    return Cell(f"<{TIED}0.001" if value < 0.001 else f"{value:.3f}", {"value": value})
 
 
 def minus(text: str) -> str:
