@@ -94,7 +94,7 @@ def _radiomics(
     second = _features(console, experiment, [reader], cache=cache)
     if second.index.intersection(first.index).empty:
         raise CohortError(
-            f"{reader.root}: none of its patients is in the cohorts; a second reader's cohort has their site and patient_id"
+            f"{reader.root}: none of its patients is in the cohorts; site and patient_id must be the same in both"
         )
     tables = []
     for fold in study.folds:

@@ -160,7 +160,7 @@ def _familiarity(features: NDArray[np.float64], summary: ClinicalSummary) -> Fam
     covariance = np.atleast_2d(np.cov(features, rowvar=False, bias=True))
     width = len(covariance)
     typical = max(float(np.trace(covariance)) / width, np.finfo(float).tiny)
-    precision: NDArray[np.float64] = np.linalg.inv((1 - SHRINKAGE) * covariance + SHRINKAGE * typical * np.eye(width))
+    precision = np.linalg.inv((1 - SHRINKAGE) * covariance + SHRINKAGE * typical * np.eye(width)).astype(np.float64)
     distances = np.percentile(_mahalanobis(features, mean, precision), PERCENTS)
     unseen = {
         key: tuple(level for level, count in zip(variable.levels, summary.levels[key], strict=True) if count == 0)
