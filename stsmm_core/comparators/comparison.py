@@ -22,7 +22,7 @@ from stsmm_core.config import Experiment, read_experiment
 from stsmm_core.errors import CohortError
 from stsmm_core.files import write_text_atomically
 from stsmm_core.imaging.radiomics import radiomics_table, reproducible_features
-from stsmm_core.report.comparison import write_comparison_report
+from stsmm_core.report.comparison.comparison_report import write_comparison_report
 from stsmm_core.run_folder import COMPARISON_FILE, NETWORKS_FOLDER, PRIVATE_FOLDER, describe_inputs, open_run
 from stsmm_core.survival.predictions import Predictions
 from stsmm_core.training.inputs import describe_cohorts, image_jobs, open_cohorts, try_pretrained
