@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stsmm_core.cohort.description import DAYS_PER_YEAR
 from stsmm_core.survival import brier, calibration, discrimination
 from stsmm_core.survival.decision_curve import decision_curve
 from stsmm_core.survival.estimates import Estimate, estimate, no_estimate, samples_of
 from stsmm_core.survival.predictions import Predictions
 from stsmm_core.survival.roc import smoothed_roc
 
-DAYS_PER_YEAR = 365.25
 LEAST_AT_RISK = 5
 """A horizon counts as reached by the follow-up when this many test patients were followed beyond it."""
 EVENTS_PER_COVARIATE = 10

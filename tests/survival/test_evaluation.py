@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_predictions import follow, simulate
 
+from stsmm_core.cohort.description import DAYS_PER_YEAR
 from stsmm_core.survival.baseline import breslow
 from stsmm_core.survival.estimates import draw_patients, estimate, samples_of
-from stsmm_core.survival.evaluation import DAYS_PER_YEAR, curves, evaluate, harrell_c
+from stsmm_core.survival.evaluation import curves, evaluate, harrell_c
 from stsmm_core.survival.predictions import concatenate, predict_fold
 
 YEARS = (2, 5, 10)

@@ -55,6 +55,17 @@ def test_equal_models_do_not_differ():
     assert (found.difference.value, found.difference.low, found.p) == (0, None, None)
 
 
+@pytest.mark.parametrize(("below", "p"), [(0, 2 / 100), (4, 10 / 100), (60, 80 / 100)])
+def test_p_counts_the_samples_beyond_zero(below, p):
+    """99 samples, of which `below` lie under 0."""
+    good, poor = models()
+    values = np.concatenate([[1.0], np.linspace(-2, -1, below), np.linspace(1, 2, 99 - below)])
+    found = paired_difference(
+        good, poor, metric=lambda rows, _: values if rows is good else 0 * values, multiplicities=draws(120, 99)
+    )
+    assert found.p == pytest.approx(p)
+
+
 def test_p_is_about_uniform_between_equally_good_models():
     """Two noisy copies of one risk: 5 % of 200 data sets should have p < 0.05; the standard error is 1.5 %."""
     significant = 0

@@ -53,6 +53,18 @@ def test_levels_of_risk_that_differ_between_strata_do_not_matter():
     )
 
 
+def test_a_case_weighs_as_many_as_it_stands_for():
+    """Censoring survival of one half before a case's event: it stands for itself and for one who was lost."""
+    predictions = binormal(1.0, patients=60)
+    double = (predictions.event > 0) & (predictions.risk < 1)
+    assert 5 < double.sum() < 25
+    weighted = replace(predictions, censoring_before=np.where(double, 0.5, 1.0))
+    repeated = predictions[np.repeat(np.arange(60), np.where(double, 2, 1))]
+    curves = [smoothed_roc(each, horizon=HORIZON) for each in (weighted, repeated)]
+    np.testing.assert_allclose(curves[0].tpr, curves[1].tpr, atol=1e-12)
+    assert curves[0].auc == pytest.approx(curves[1].auc)
+
+
 def test_without_a_pair_there_is_no_curve():
     curve = smoothed_roc(replace(simulate(), event=np.zeros(120)), horizon=HORIZON)
     assert (len(curve.fpr), len(curve.tpr), curve.auc) == (0, 0, None)
