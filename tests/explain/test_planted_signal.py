@@ -11,7 +11,8 @@ from stsmm_core.cohort.splits import Fold
 from stsmm_core.cohort.synthetic_images import Scanner, Tumour, write_patient_images
 from stsmm_core.config import parse_experiment
 from stsmm_core.explain.explanations import energy_share
-from stsmm_core.explain.grad_cam import Block, hires_cam
+from stsmm_core.explain.grad_cam import Block, grad_cam, hires_cam
+from stsmm_core.explain.sanity import ANOTHER_PATIENT, randomisation_test
 from stsmm_core.imaging.preprocess import prepare_patient, to_tensor
 from stsmm_core.model.mmnn import ModalityBatch, build_network, get_weights, set_weights
 from stsmm_core.training.site_data import SiteData
@@ -95,3 +96,9 @@ def test_the_heat_of_a_trained_network_falls_on_the_planted_core(planted, seed, 
     shares = [energy_share(maps.upsampled(row), core) for row, core in enumerate(cores)]
     chance = cores.mean()
     assert np.mean([share for share in shares if share is not None]) > MARGIN * chance
+
+    for method in (grad_cam, hires_cam):
+        checks = randomisation_test(network, batch, endpoint=0, block=Block(1), seed=seed, method=method)
+        another, whole = checks[0], checks[-1]
+        assert (another.layers, whole.layers) == (ANOTHER_PATIENT, "whole image encoder")
+        assert whole.mean < another.mean  # random weights make a map stranger than another patient does
