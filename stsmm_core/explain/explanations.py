@@ -12,7 +12,7 @@ from stsmm_core.cohort.clinical import ClinicalEncoding
 from stsmm_core.cohort.splits import Rows
 from stsmm_core.config import Experiment
 from stsmm_core.explain.clinical import ClinicalAttributions, integrated_gradients
-from stsmm_core.explain.grad_cam import Block, HeatMaps, default_block, grad_cam
+from stsmm_core.explain.grad_cam import Block, HeatMaps, MapMethod, default_block, grad_cam
 from stsmm_core.explain.overlay import overlay_figure
 from stsmm_core.explain.patient_space import PatientMap, write_nifti
 from stsmm_core.explain.sanity import Similarity, randomisation_test
@@ -59,6 +59,7 @@ def explain_network(
     rows: Rows,
     training_rows: Rows,
     block: Block | None = None,
+    method: MapMethod = grad_cam,
 ) -> Explanations:
     """Heat maps, their sanity check and clinical attributions of the fusion head, an endpoint each.
 
@@ -68,6 +69,7 @@ def explain_network(
         rows: patients to explain, as a rule those of the test set.
         training_rows: whose mean is the patient that attributions start from.
         block: layer of the heat maps; the block before the last by default.
+        method: `grad_cam` or `hires_cam`.
 
     Raises:
         RunError: when captum is not installed.
@@ -96,9 +98,9 @@ def explain_network(
             layer = block or default_block(network)
             size = experiment.training.batch_size
             imaged = batch(with_image)
-            maps = grad_cam(network, imaged, endpoint=endpoint, block=layer, batch_size=size)
+            maps = method(network, imaged, endpoint=endpoint, block=layer, batch_size=size)
             sanity = randomisation_test(
-                network, imaged, endpoint=endpoint, block=layer, seed=experiment.seed, batch_size=size
+                network, imaged, endpoint=endpoint, block=layer, seed=experiment.seed, batch_size=size, method=method
             )
         if len(with_clinical) and len(known):
             clinical = integrated_gradients(

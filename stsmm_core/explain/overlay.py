@@ -37,7 +37,7 @@ def overlay_figure(patient: PatientMap, *, title: str, risk: str) -> Figure:
     panels[2].imshow(
         heat, cmap=HEAT, vmin=0, vmax=top, aspect=y / x, interpolation="nearest", alpha=0.6 * np.clip(heat / top, 0, 1)
     )
-    figure.colorbar(shown, ax=panels, shrink=0.7, label="Grad-CAM (log hazard)")
+    figure.colorbar(shown, ax=panels, shrink=0.7, label="heat")
     figure.suptitle(f"{title}\n{risk}", fontsize=9)
     figure.supxlabel(resolution_line(patient), fontsize=8)
     return figure
@@ -46,7 +46,7 @@ def overlay_figure(patient: PatientMap, *, title: str, risk: str) -> Figure:
 def resolution_line(patient: PatientMap) -> str:
     """The map's own resolution, for whoever takes the smooth colours for detail."""
     depth, height, width = patient.native.array.shape
-    empty = "" if patient.native.array.any() else "; empty: no place raises the risk"
+    empty = "" if patient.native.array.any() else "; empty"
     return f"map {depth}x{height}x{width} voxels, {patient.native.geometry.spacing_mm[0]:.0f} mm{empty}"
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import nn
 
-from stsmm_core.explain.grad_cam import Block, dense_blocks, grad_cam
+from stsmm_core.explain.grad_cam import Block, MapMethod, dense_blocks, grad_cam
 from stsmm_core.model.mmnn import ModalityBatch, MultimodalNetwork
 from stsmm_core.seeds import derive_seed
 
@@ -48,6 +48,7 @@ def randomisation_test(
     block: Block,
     seed: int,
     batch_size: int = 8,
+    method: MapMethod = grad_cam,
 ) -> list[Similarity]:
     """Similarity of the fusion head's maps to the trained network's, more and more layers having random weights.
 
@@ -55,10 +56,10 @@ def randomisation_test(
     patient's, of the trained network. Tensors are centred on the tumour, so maps of different patients resemble each
     other; only a correlation below that of different patients says that the map depends on what was learned.
     """
-    trained = grad_cam(network, batch, endpoint=endpoint, block=block, batch_size=batch_size).native
+    trained = method(network, batch, endpoint=endpoint, block=block, batch_size=batch_size).native
     found = [summarise(ANOTHER_PATIENT, rank_correlations(trained, np.roll(trained, 1, axis=0)), seed=seed)]
     for layers, changed in cascade(network, seed=seed).items():
-        maps = grad_cam(changed, batch, endpoint=endpoint, block=block, batch_size=batch_size).native
+        maps = method(changed, batch, endpoint=endpoint, block=block, batch_size=batch_size).native
         found.append(summarise(layers, rank_correlations(trained, maps), seed=seed))
     return found
 

@@ -7,31 +7,35 @@ from torch import nn
 
 from stsmm_core.config import Model
 from stsmm_core.errors import RunError
-from stsmm_core.explain.grad_cam import Block, HeatMaps, default_block, dense_blocks, grad_cam
+from stsmm_core.explain.grad_cam import Block, HeatMaps, default_block, dense_blocks, grad_cam, hires_cam
 from stsmm_core.model.image_encoder import build_image_encoder
 from stsmm_core.model.mmnn import ModalityBatch, MultimodalNetwork
 
 
-def by_hand(network, batch, block, endpoint, head):
-    """Grad-CAM from its definition before negative values become 0, with a hook of our own."""
+def by_hand(method, network, batch, block, endpoint, head):
+    """A map from its definition, with its sign, by a hook of our own."""
     kept = []
     layer = network.encoders["image"].get_submodule(block.name)
     handle = layer.register_forward_hook(lambda module, given, out: kept.append(out))
     output = network(batch)[head, :, endpoint].sum()
     handle.remove()
     (gradient,) = torch.autograd.grad(output, kept[0])
-    return (gradient.mean(dim=(2, 3, 4), keepdim=True) * kept[0]).sum(dim=1).detach().numpy()
+    weights = gradient.mean(dim=(2, 3, 4), keepdim=True) if method is grad_cam else gradient
+    return (weights * kept[0]).sum(dim=1).detach().numpy()
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize(("head", "endpoint"), [(0, 0), (0, 1), (1, 1)])
-def test_maps_are_those_of_the_definition(network, batch, number, head, endpoint):
+@pytest.mark.parametrize("method", [grad_cam, hires_cam])
+def test_maps_are_those_of_the_definition(network, batch, number, head, endpoint, method):
     block = Block(number)
-    maps = grad_cam(network, batch, endpoint=endpoint, block=block, head=head, batch_size=3)
+    maps = method(network, batch, endpoint=endpoint, block=block, head=head, batch_size=3)
     assert maps.native.shape == (4, *(32 // block.step,) * 3)
-    expected = by_hand(network, batch, block, endpoint, head)
+    expected = by_hand(method, network, batch, block, endpoint, head)
     assert (np.ptp(expected, axis=(1, 2, 3)) > 1e-5).all()
-    np.testing.assert_allclose(maps.native, np.maximum(expected, 0), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(
+        maps.native, np.maximum(expected, 0) if method is grad_cam else np.abs(expected), rtol=1e-4, atol=1e-7
+    )
 
 
 def test_the_same_map_again_and_after_training_mode(network, batch):
