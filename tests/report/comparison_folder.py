@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conftest import VERSIONS, write_history
+from history_file import VERSIONS, write_history
 from matplotlib.image import imsave
 
 CONFIG = """

@@ -33,7 +33,7 @@ def model_card(comparison: Comparison, facts: Mapping[str, str | None]) -> tuple
             "Intended use",
             (
                 f"Research on the prediction of {endpoints} in adults with soft-tissue sarcoma, from what is known "
-                "before treatment of the primary tumour.",
+                "when the primary tumour is treated.",
                 "Users: researchers with knowledge of survival analysis and of the images.",
                 NOT_FOR_DECISIONS,
             ),

@@ -27,7 +27,7 @@ SHOWN = (
 )
 """Models drawn in colour, in the order of the palette; the others are thin and grey."""
 
-_LABEL_WIDTH = 30
+_LABEL_WIDTH = 38
 """Letters of a label before it goes on in a second line."""
 
 _LINES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (4, 1, 1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)))
@@ -125,7 +125,7 @@ def attribution_panels(comparison: Comparison) -> tuple[Panel, ...]:
         labels = ["\n".join(wrap(name, _LABEL_WIDTH)) for name in names]
         lines = sum(1 + label.count("\n") for label in labels)
         with figure_style():
-            figure = Figure(figsize=(4.2, 0.9 + 0.06 * len(names) + 0.15 * lines), layout="constrained")
+            figure = Figure(figsize=(4.2, 0.9 + 0.14 * len(names) + 0.14 * lines), layout="constrained")
             axes = figure.subplots()
             axes.barh(range(len(names)), [shares[name] for name in names], color=PALETTE[0], height=0.7)
             axes.set_yticks(range(len(names)), labels)

@@ -72,7 +72,7 @@ def differences(comparison: Comparison) -> Table:
     rows = []
     for endpoint in comparison.endpoints:
         for pair in comparison.record.differences.get(endpoint, ()):
-            label = f"{comparison.label(pair.model)} \u2212 {comparison.label(pair.against)}"
+            group = f"{_capital(ENDPOINTS[endpoint])}: {comparison.label(pair.model)} minus"
             cells = (
                 estimate(pair.difference, signed=True),
                 p_value(pair.p),
@@ -81,12 +81,12 @@ def differences(comparison: Comparison) -> Table:
                 count(pair.difference.n),
                 count(pair.difference.events),
             )
-            rows.append(Row(label, cells, _capital(ENDPOINTS[endpoint]), _kind(pair.against)))
+            rows.append(Row(comparison.label(pair.against), cells, group, _kind(pair.against)))
     return Table(
         "table_4",
         "Paired differences of Harrell's C-index on the same test patients.",
         (
-            "Models",
+            "Model",
             "Difference [95\u00a0%\u00a0CI]",
             "p",
             "Mean over folds [95\u00a0%\u00a0CI]",
@@ -95,9 +95,9 @@ def differences(comparison: Comparison) -> Table:
             "Events",
         ),
         tuple(rows),
-        "Above 0: the first model ranks better. Difference and p: paired bootstrap over patients, models held fixed. "
-        "Over folds: corrected resampled t-test, where there are several folds. p values are not corrected for the "
-        "number of comparisons.",
+        "Above 0: the model of the heading ranks better. Difference and p: paired bootstrap over patients, models "
+        "held fixed. Over folds: corrected resampled t-test, where there are several folds. p values are not corrected "
+        "for the number of comparisons.",
     )
 
 

@@ -1,6 +1,6 @@
 """The sentences of a comparison's report: what to read first, the methods, and the facts that fill the checklists."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
 from stsmm_core.config import Imaging
@@ -87,7 +87,7 @@ def facts(comparison: Comparison) -> dict[str, str | None]:
         "follow_up": follow_up(comparison),
         "predictors": f"Clinical variables: {', '.join(variables)}. Inputs of the model: {inputs}.",
         "missing": _missing(comparison),
-        "imaging": _imaging(experiment.imaging) if images else None,
+        "imaging": _imaging(experiment.imaging, record.channels) if images else None,
         "augmentation": _augmentation(experiment.imaging) if images else None,
         "network": prose.network(experiment),
         "fitting": prose.centralised_fitting(experiment),
@@ -227,8 +227,10 @@ def _missing(comparison: Comparison) -> str:
     )
 
 
-def _imaging(imaging: Imaging) -> str:
-    steps = ", ".join(STEP_WORDS[step] for step in imaging.steps)
+def _imaging(imaging: Imaging, channels: Sequence[str]) -> str:
+    touched = {"bias_correction": imaging.bias_correction.channels, "registration": imaging.registration.channels}
+    done = [step for step in imaging.steps if set(touched.get(step, channels)) & set(channels)]
+    steps = ", ".join(STEP_WORDS[step] for step in done)
     shape = " \u00d7 ".join(str(size) for size in imaging.shape)
     return f"Image steps, in order: {steps}; {imaging.margin_mm:g} mm of perilesional tissue kept, {shape} voxels."
 
