@@ -13,7 +13,8 @@ from rich.console import Console
 from stsmm_core.cohort.cohort import ORACLE_FILE, Cohort
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.comparators.analysis import analyse
-from stsmm_core.comparators.networks import NETWORKS, check_comparable, train_network
+from stsmm_core.comparators.explaining import explain_model
+from stsmm_core.comparators.networks import BLENDED, NETWORKS, check_comparable, train_network
 from stsmm_core.comparators.out_of_fold import Outcome, comparator_outcomes, network_outcomes
 from stsmm_core.comparators.specification import COMPARATORS
 from stsmm_core.comparators.study import Study, pool_study
@@ -27,7 +28,7 @@ from stsmm_core.run_folder import COMPARISON_FILE, NETWORKS_FOLDER, PRIVATE_FOLD
 from stsmm_core.survival.predictions import Predictions
 from stsmm_core.training.inputs import describe_cohorts, image_jobs, open_cohorts, try_pretrained
 from stsmm_core.training.progress import progress_bar
-from stsmm_core.training.train import load_centres
+from stsmm_core.training.train import TrainedModel, load_centres
 from stsmm_core.training.trainer import available_device
 
 PREDICTIONS_FILE = "predictions.csv"
@@ -59,9 +60,10 @@ def compare_run(
         study = pool_study(centres)
         radiomics = _radiomics(console, study, experiment, cohorts, reader, cache=cache)
         outcomes: dict[str, dict[str, Outcome]] = {}
+        models: dict[str, list[TrainedModel]] = {}
         for network in NETWORKS:
-            models = train_network(console, network, centres, out / NETWORKS_FOLDER / network.key)
-            outcomes[network.key] = network_outcomes(study, models)
+            models[network.key] = train_network(console, network, centres, out / NETWORKS_FOLDER / network.key)
+            outcomes[network.key] = network_outcomes(study, models[network.key])
         with progress_bar(console, "Fitting comparators", len(COMPARATORS)) as bar:
             for key, specification in COMPARATORS.items():
                 outcomes[key] = comparator_outcomes(study, specification, radiomics)
@@ -69,6 +71,8 @@ def compare_run(
         _write_predictions(study, outcomes, out / PRIVATE_FOLDER / PREDICTIONS_FILE)
         with progress_bar(console, "Testing models", len(outcomes)) as bar:
             comparison = analyse(study, outcomes, advance=bar.advance)
+        with console.status("Explaining the network"):
+            comparison["explanations"] = explain_model(study, cohorts, models[BLENDED][0], outcomes[BLENDED], out)
         comparison["synthetic"] = all((each.root / ORACLE_FILE).exists() for each in cohorts)
         comparison["wall_s"] = round(time.monotonic() - started, 1)
         write_text_atomically(out / COMPARISON_FILE, json.dumps(comparison, indent=1, allow_nan=False))

@@ -273,10 +273,10 @@ def comparison(scheme: str = "split") -> dict[str, Any]:
         },
         "explanations": {
             "sanity": {
-                "os": {
-                    "rank correlation with the heat map of a network with random weights": 0.08,
-                    "share of the heat inside the tumour": 0.61,
-                }
+                "os": [
+                    {"layers": "another patient", "mean": 0.52, "low": 0.41, "high": 0.6, "n": 20, "patients": 24},
+                    {"layers": "whole image encoder", "mean": None, "low": None, "high": None, "n": 0, "patients": 24},
+                ]
             },
             "clinical": {
                 endpoint: {

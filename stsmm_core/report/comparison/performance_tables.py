@@ -2,7 +2,7 @@
 
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
 from stsmm_core.report.comparison.reading import REFERENCE, Comparison
-from stsmm_core.report.comparison.record import Estimate, Model, ResampledT
+from stsmm_core.report.comparison.record import Estimate, Model, ResampledT, Similarity
 from stsmm_core.report.comparison.table import (
     NONE,
     TIED,
@@ -180,11 +180,26 @@ def subgroups(comparison: Comparison) -> Table:
 def sanity_checks(comparison: Comparison) -> Table:
     """Table 9: whether the heat maps depend on what the network learned."""
     rows = [
-        Row(name, (Cell(minus(f"{value:.3f}"), {"value": value}),), _capital(ENDPOINTS.get(endpoint, endpoint)))
-        for endpoint, numbers in comparison.explanations.sanity.items()
-        for name, value in numbers.items()
+        Row(_capital(one.layers), (_similarity(one), count(one.n)), _capital(ENDPOINTS.get(endpoint, endpoint)))
+        for endpoint, similarities in comparison.explanations.sanity.items()
+        for one in similarities
     ]
-    return Table("table_9", "Sanity checks of the heat maps.", ("Check", "Value"), tuple(rows))
+    return Table(
+        "table_9",
+        "Sanity check of the heat maps: rank correlation of a map with that of a network whose layers have random "
+        "weights, and with the map of another patient.",
+        ("Compared with", "Mean [95 % CI]", "Patients"),
+        tuple(rows),
+        "All maps are centred on the tumour, so maps of different patients resemble each other. Only where random weights "
+        "change a map more than another patient does, does the map depend on what was learned.",
+    )
+
+
+def _similarity(one: Similarity) -> Cell:
+    if one.mean is None or one.low is None or one.high is None:
+        return Cell("no map varies", {})
+    shown = f"{one.mean:.2f} [{one.low:.2f}, {one.high:.2f}]"
+    return Cell(minus(shown), {"mean": one.mean, "low": one.low, "high": one.high})
 
 
 def _by_horizon(comparison: Comparison) -> list[tuple[str, Model, dict[str, Estimate], str]]:

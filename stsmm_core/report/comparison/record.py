@@ -220,10 +220,21 @@ class PictureRecord(Record):
     caption: str
 
 
+class Similarity(Record):
+    """Mean rank correlation of heat maps of the same patient, with its 95 % interval; None where no map varies."""
+
+    layers: str
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: Count
+    patients: Count
+
+
 class Explanations(Record):
     """What the model looked at: sanity checks by endpoint, attributions by endpoint and column, heat maps."""
 
-    sanity: dict[str, dict[str, float]] = Field(default_factory=dict)
+    sanity: dict[str, tuple[Similarity, ...]] = Field(default_factory=dict)
     clinical: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = Field(default_factory=dict)
     figures: tuple[PictureRecord, ...] = ()
 
