@@ -188,10 +188,10 @@ def sanity_checks(comparison: Comparison) -> Table:
         "table_9",
         "Sanity check of the heat maps: rank correlation of a map with that of a network whose layers have random "
         "weights, and with the map of another patient.",
-        ("Compared with", "Mean [95 % CI]", "Patients"),
+        ("Compared with", "Mean [95\u00a0%\u00a0CI]", "Patients"),
         tuple(rows),
-        "All maps are centred on the tumour, so maps of different patients resemble each other. Only where random weights "
-        "change a map more than another patient does, does the map depend on what was learned.",
+        "All maps are centred on the tumour, so maps of different patients resemble each other. Only where random "
+        "weights change a map more than another patient does, does the map depend on what was learned.",
     )
 
 
