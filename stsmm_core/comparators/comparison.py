@@ -28,7 +28,7 @@ from stsmm_core.run_folder import COMPARISON_FILE, NETWORKS_FOLDER, PRIVATE_FOLD
 from stsmm_core.survival.predictions import Predictions
 from stsmm_core.training.inputs import describe_cohorts, image_jobs, open_cohorts, try_pretrained
 from stsmm_core.training.progress import progress_bar
-from stsmm_core.training.train import TrainedModel, load_centres
+from stsmm_core.training.train import load_centres
 from stsmm_core.training.trainer import available_device
 
 PREDICTIONS_FILE = "predictions.csv"
@@ -60,10 +60,12 @@ def compare_run(
         study = pool_study(centres)
         radiomics = _radiomics(console, study, experiment, cohorts, reader, cache=cache)
         outcomes: dict[str, dict[str, Outcome]] = {}
-        models: dict[str, list[TrainedModel]] = {}
-        for network in NETWORKS:
-            models[network.key] = train_network(console, network, centres, out / NETWORKS_FOLDER / network.key)
-            outcomes[network.key] = network_outcomes(study, models[network.key])
+        models = {
+            network.key: train_network(console, network, centres, out / NETWORKS_FOLDER / network.key)
+            for network in NETWORKS
+        }
+        for key, trained in models.items():
+            outcomes[key] = network_outcomes(study, trained)
         with progress_bar(console, "Fitting comparators", len(COMPARATORS)) as bar:
             for key, specification in COMPARATORS.items():
                 outcomes[key] = comparator_outcomes(study, specification, radiomics)
@@ -74,7 +76,9 @@ def compare_run(
         with console.status("Explaining the network"):
             comparison["explanations"] = explain_model(study, cohorts, models[BLENDED][0], outcomes[BLENDED], out)
         comparison["synthetic"] = all((each.root / ORACLE_FILE).exists() for each in cohorts)
-        comparison["wall_s"] = round(time.monotonic() - started, 1)
+        # A run that was interrupted has trained for longer than this start took.
+        training_s = sum(model.progress.seconds for trained in models.values() for model in trained)
+        comparison["wall_s"] = round(max(time.monotonic() - started, training_s), 1)
         write_text_atomically(out / COMPARISON_FILE, json.dumps(comparison, indent=1, allow_nan=False))
         print_comparison(console, comparison, write_comparison_report(out))
 
