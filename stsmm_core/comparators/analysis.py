@@ -46,14 +46,7 @@ def analyse(
         advance: called once a model, for a progress bar.
     """
     evaluation = study.experiment.evaluation
-    multiplicities = {
-        endpoint: draw_patients(
-            len(study.data.patients),
-            evaluation.bootstrap_replicates,
-            generator(study.experiment.seed, "comparison bootstrap", endpoint),
-        )
-        for endpoint in study.endpoints
-    }
+    multiplicities = {endpoint: _draw_tested(study, endpoint) for endpoint in study.endpoints}
     results: dict[str, dict[str, Any]] = {}
     drawn: dict[str, dict[str, Any]] = {}
     for key, by_endpoint in outcomes.items():
@@ -84,6 +77,16 @@ def analyse(
         "cumulative_incidence": _cumulative_incidence(study),
         "subgroups": {name: _subgroups(study, one, multiplicities[name]) for name, one in models.items()},
     }
+
+
+def _draw_tested(study: Study, endpoint: str) -> NDArray[np.float64]:
+    """How often each patient is in each bootstrap sample of the tested patients, shape (replicates, patients)."""
+    tested = study.tested(study.endpoints.index(endpoint))
+    replicates = study.experiment.evaluation.bootstrap_replicates
+    drawn = np.zeros((replicates, len(study.data.patients)))
+    rng = generator(study.experiment.seed, "comparison bootstrap", endpoint)
+    drawn[:, tested] = draw_patients(len(tested), replicates, rng)
+    return drawn
 
 
 def _model(key: str) -> dict[str, Any]:
@@ -117,7 +120,7 @@ def _figures(study: Study, endpoint: str, outcome: Outcome, multiplicities: NDAr
         )
         return {name: asdict(figure) for name, figure in figures.items()}
     column = study.endpoints.index(endpoint)
-    tested = np.unique(np.concatenate([study.test(fold, column) for fold in range(len(study.folds))]))
+    tested = study.tested(column)
     events = int(study.data.outcomes.event[tested, column].sum())
     return {"harrell_c": asdict(no_estimate(outcome, n=len(tested), events=events))}
 

@@ -50,6 +50,10 @@ class Study:
         """Test patients for whom the endpoint applies."""
         return self._applies(self.folds[fold].test, endpoint)
 
+    def tested(self, endpoint: int) -> NDArray[np.intp]:
+        """Patients who test some fold's model on the endpoint."""
+        return np.unique(np.concatenate([self.test(fold, endpoint) for fold in range(len(self.folds))]))
+
     def strata(self, fold: int, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Test fold and site of some patients as one number: only within it are patients compared."""
         return fold * len(self.sites) + self.site[rows]
