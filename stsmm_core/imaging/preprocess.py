@@ -27,8 +27,8 @@ from stsmm_core.imaging.bias import correct_bias
 from stsmm_core.imaging.registration import Motion, register
 from stsmm_core.imaging.volume import Geometry, Volume, read_volume, resample
 
-PREPROCESSING_VERSION = 3
-"""Raise it with every change of a tensor or of what is kept with it: those of other versions are then made anew."""
+PREPROCESSING_VERSION = 4
+"""Raise it with every change of a tensor, of what is kept with it or of what is refused: others are then made anew."""
 
 CONSTANT = 1e-6
 """A standard deviation below this share of the largest value is rounding, not contrast."""
