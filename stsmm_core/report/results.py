@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES, Category
 from stsmm_core.config import Experiment, parse_experiment
 from stsmm_core.errors import ConfigError, RunError
-from stsmm_core.imaging.quality import FlagKind
+from stsmm_core.imaging.flag_kinds import FlagKind
 from stsmm_core.run_folder import CONFIG_FILE, HISTORY_COLUMNS, HISTORY_FILE, METRICS_FILE, VERSIONS_FILE
 
 FUSION = "fusion"

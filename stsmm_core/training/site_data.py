@@ -32,7 +32,7 @@ class SiteData:
         outcomes: times and events of the experiment's endpoints.
         images: tumour tensors, shape (patients, channels, D, H, W); zeros where there is no image.
         has_image: shape (patients,).
-        image_flags: patients with each kind of oddity in their images (`imaging.quality.FLAG_KINDS`).
+        image_flags: patients with each kind of oddity in their images (`imaging.flag_kinds.FLAG_KINDS`).
     """
 
     site: str
