@@ -59,6 +59,11 @@ def cache_path(cache: Path, channels: Mapping[str, Path], mask: Path, config: Im
     return cache / f"{_key(channels, mask, config)}.npy"
 
 
+def is_cached(cache: Path, channels: Mapping[str, Path], mask: Path, config: Imaging) -> bool:
+    """Whether a sound tensor is in the cache."""
+    return _load(cache_path(cache, channels, mask, config)) is not None
+
+
 def _key(channels: Mapping[str, Path], mask: Path, config: Imaging) -> str:
     """What a tensor depends on, as one hexadecimal word."""
     ingredients = {

@@ -113,9 +113,8 @@ def test_intervals_hold_only_what_can_be():
 def test_share_of_equal_values(value):
     estimate = mean_share_with_interval(np.full(4, value))
     assert (estimate.value, estimate.low, estimate.high) == (value, value, value)
-    assert np.isnan(
-        [mean_share_with_interval(np.array([value])).low, mean_share_with_interval(np.array([value])).high]
-    ).all()
+    single = mean_share_with_interval(np.array([value]))
+    assert np.isnan([single.low, single.high]).all()
 
 
 def test_share_interval_covers_the_mean_as_often_as_it_says():

@@ -1,8 +1,11 @@
 """stsmm preprocess: the cache is full afterwards, and what cannot be done is said."""
 
+import io
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from rich.console import Console
 from typer.testing import CliRunner
 
 from stsmm_core.cli import build_app
@@ -10,6 +13,7 @@ from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
 from stsmm_core.config import read_experiment
 from stsmm_core.errors import CohortError
+from stsmm_core.training.preprocessing import preprocess_cohorts
 from stsmm_core.training.site_data import load_site_data
 
 CONFIG = """
@@ -72,6 +76,44 @@ def test_force_makes_them_anew(cohorts):
     after = {path.name: path.stat().st_mtime_ns for path in (cohorts.parent / "cache").iterdir()}
     assert before.keys() == after.keys()
     assert all(after[name] > before[name] for name in before)
+
+
+def test_a_damaged_tensor_is_not_there(cohorts):
+    run(cohorts)
+    path = next((cohorts.parent / "cache").iterdir())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    assert "1 to do" in run(cohorts)
+    assert path.read_bytes() == whole
+
+
+def test_dry_run_predicts_from_a_patient_who_can_be_done(cohorts):
+    """And says who could not."""
+    patients = with_images(cohorts)
+    patients.sort(key=lambda pair: sum(pair[0].channel_path(pair[1], name).stat().st_size for name in ("t1", "t2")))
+    cohort, median = patients[len(patients) // 2]
+    cohort.mask_path(median).write_bytes(b"")
+    console = Console(file=io.StringIO())
+    with pytest.raises(CohortError, match=rf"^1 of {len(patients)} patients could not .*\n.*patient {median}: "):
+        preprocess_cohorts(
+            console,
+            [cohorts],
+            cohorts.parent / "config.toml",
+            cohorts.parent / "cache",
+            workers=1,
+            force=False,
+            dry_run=True,
+        )
+    assert f"{len(patients) - 1} to do: about" in console.file.getvalue()
+    assert not (cohorts.parent / "cache").exists()
+
+
+def test_dry_run_of_patients_none_of_whom_can_be_done(cohorts):
+    number = len(with_images(cohorts))
+    for cohort, patient in with_images(cohorts):
+        cohort.mask_path(patient).write_bytes(b"")
+    with pytest.raises(CohortError, match=rf"^{number} of {number} patients could not be preprocessed"):
+        run(cohorts, "--dry-run")
 
 
 def test_one_bad_patient_does_not_stop_the_others(cohorts):
