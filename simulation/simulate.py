@@ -31,7 +31,7 @@ from stsmm_core.run_folder import (
     open_run,
 )
 from stsmm_core.training.centre import open_salt
-from stsmm_core.training.inputs import describe_cohorts, open_cohorts
+from stsmm_core.training.inputs import describe_cohorts, notes_on_channels, open_cohorts
 from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.results import oracle_concordance, write_metrics
 from stsmm_core.training.summary import print_results
@@ -53,6 +53,8 @@ def simulate_run(
     available_device(experiment.training.device)
     virtual = virtual_centres(open_cohorts(cohorts), centres, seed=experiment.seed)
     console.print(describe_cohorts(virtual), soft_wrap=True)
+    for note in notes_on_channels(virtual, experiment):
+        console.print(f"Note: {note}", soft_wrap=True)
     with open_run(out, experiment, describe_inputs("federated", virtual)):
         sites = write_sites(virtual, out, cache=(cache or out / "cache").resolve(), experiment=experiment)
         if not (out / METRICS_FILE).exists():

@@ -6,7 +6,9 @@ from pathlib import Path
 from stsmm_core.cohort.check import check_cohort
 from stsmm_core.cohort.cohort import MANIFEST_FILE, Cohort
 from stsmm_core.cohort.reading import cohort_folders, load_cohort
+from stsmm_core.config import Experiment
 from stsmm_core.errors import CohortError
+from stsmm_core.imaging.channels import channel_notes
 from stsmm_core.training.site_data import agreed_channels, complete_from_masks
 
 
@@ -31,6 +33,18 @@ def open_cohorts(folders: Sequence[Path]) -> list[Cohort]:
         )
     agreed_channels({cohort.manifest.site: cohort.manifest.channels for cohort in cohorts})
     return cohorts
+
+
+def notes_on_channels(cohorts: Sequence[Cohort], experiment: Experiment) -> list[str]:
+    """What the experiment leaves undone with the cohorts' channels (`imaging.channels.channel_notes`).
+
+    Raises:
+        ConfigError: when a channel is to be registered that the cohorts do not have.
+    """
+    if "image" not in experiment.data.modalities:
+        return []
+    channels = agreed_channels({cohort.manifest.site: cohort.manifest.channels for cohort in cohorts})
+    return channel_notes(channels, experiment.imaging)
 
 
 def describe_cohorts(cohorts: Sequence[Cohort]) -> str:

@@ -15,6 +15,7 @@ from stsmm_core.config import Experiment, Imaging, read_experiment
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.batch import Job, store_tensors
 from stsmm_core.imaging.cache import is_cached
+from stsmm_core.imaging.channels import channel_notes
 from stsmm_core.training.progress import progress_bar
 
 BYTES_A_VOXEL = 4
@@ -44,9 +45,14 @@ def preprocess_cohorts(
     Raises:
         CohortError: with every patient whose images cannot be used; the others are in the cache then. In a dry run,
             with those that were tried.
+        ConfigError: when a channel is to be registered that a cohort does not have.
     """
     imaging = (Experiment() if config is None else read_experiment(config)).imaging
-    jobs = [job for root in cohort_folders(folders) for job in _jobs(load_cohort(root))]
+    cohorts = [load_cohort(root) for root in cohort_folders(folders)]
+    for channels in dict.fromkeys(cohort.manifest.channels for cohort in cohorts):
+        for note in channel_notes(channels, imaging):
+            console.print(f"Note: {note}", soft_wrap=True)
+    jobs = [job for cohort in cohorts for job in _jobs(cohort)]
     todo = [job for job in jobs if force or not is_cached(cache, job.channels, job.mask, imaging)]
     console.print(f"{len(jobs)} patients with images; {len(jobs) - len(todo)} in {cache} already", soft_wrap=True)
     if not todo:

@@ -20,7 +20,7 @@ from stsmm_core.run_folder import (
 from stsmm_core.training.centralised import Centralised
 from stsmm_core.training.centre import open_centre, open_salt
 from stsmm_core.training.experiment import run_fold, write_history
-from stsmm_core.training.inputs import describe_cohorts, open_cohorts
+from stsmm_core.training.inputs import describe_cohorts, notes_on_channels, open_cohorts
 from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.results import make_metrics, oracle_concordance, write_metrics
 from stsmm_core.training.site_data import load_site_data
@@ -38,6 +38,8 @@ def train_run(console: Console, config: Path, cohort: Sequence[Path], out: Path,
     available_device(experiment.training.device)
     cohorts = open_cohorts(cohort)
     console.print(describe_cohorts(cohorts), soft_wrap=True)
+    for note in notes_on_channels(cohorts, experiment):
+        console.print(f"Note: {note}", soft_wrap=True)
     with open_run(out, experiment, describe_inputs("centralised", cohorts)):
         if not (out / METRICS_FILE).exists():
             _train(console, experiment, cohorts, out, cache=cache or out / "cache")

@@ -12,7 +12,9 @@ from stsmm_core.cli import build_app
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
 from stsmm_core.config import read_experiment
-from stsmm_core.errors import CohortError
+from stsmm_core.errors import CohortError, ConfigError
+from stsmm_core.report.image_check import check_images
+from stsmm_core.training.inputs import notes_on_channels
 from stsmm_core.training.preprocessing import preprocess_cohorts
 from stsmm_core.training.site_data import load_site_data
 
@@ -126,3 +128,23 @@ def test_one_bad_patient_does_not_stop_the_others(cohorts):
     ):
         run(cohorts)
     assert len(list((cohorts.parent / "cache").iterdir())) == len(with_images(cohorts)) - 1
+
+
+def test_channels_that_the_settings_do_not_name(cohorts):
+    config = cohorts.parent / "config.toml"
+    config.write_text(CONFIG.replace('steps = ["', 'steps = ["bias_correction", "'))
+    assert "Note:" not in run(cohorts, "--dry-run")
+    config.write_text(config.read_text() + "[imaging.bias_correction]\nchannels = ['t1', 'T2']\n")
+    assert "Note: channel t2 looks like MRI" in run(cohorts, "--dry-run")
+    experiment = read_experiment(config)
+    loaded = [load_cohort(cohorts / site) for site in ("site_1", "site_2")]
+    assert [note.split(",")[0] for note in notes_on_channels(loaded, experiment)] == ["channel t2 looks like MRI"]
+    found = check_images(loaded[0].subset([]), experiment.imaging, pages=None, advance=lambda: None)
+    assert [str(finding) for finding in found] == [f"cohort.toml: {notes_on_channels(loaded, experiment)[0]}"]
+    config.write_text(
+        CONFIG.replace('steps = ["', 'steps = ["registration", "') + "[imaging.registration]\nchannels = ['T2']\n"
+    )
+    with pytest.raises(ConfigError, match="channels names T2, but the cohort's channels are t1, t2"):
+        run(cohorts)
+    with pytest.raises(ConfigError, match="names T2"):
+        load_site_data(loaded[0], read_experiment(config), cache=cohorts.parent / "cache")
