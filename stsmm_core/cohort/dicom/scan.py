@@ -34,6 +34,8 @@ DESCRIPTION = (
     "NumberOfFrames",
     "ImageType",
     "SpacingBetweenSlices",
+    "AcquisitionDate",
+    "AcquisitionTime",
     "PatientSex",
     "BurnedInAnnotation",
     "LossyImageCompression",
@@ -77,6 +79,18 @@ class Series:
     def description(self) -> str:
         """SeriesDescription; empty where the files do not say."""
         return text(self.header, "SeriesDescription")
+
+    @property
+    def frames(self) -> int:
+        """Frames of the first file: above 1 in an enhanced object.
+
+        Raises:
+            CohortError: when the header holds no number of them.
+        """
+        number = text(self.header, "NumberOfFrames") or "1"
+        if not number.isdecimal():
+            raise CohortError("NumberOfFrames holds no number; export the original images")
+        return int(number)
 
 
 @dataclass(frozen=True)
@@ -139,8 +153,17 @@ def files_below(source: Path) -> Iterator[Path]:
 
 
 def text(header: Dataset, keyword: str) -> str:
-    """A header element as text without padding; several values joined by a backslash, absent or empty as ''."""
-    value = header.get(keyword)
+    """A header element as text without padding; several values joined by a backslash, absent or empty as ''.
+
+    Raises:
+        CohortError: when it does not hold what the standard says, as letters in a number; without the value.
+    """
+    try:
+        value = header.get(keyword)
+    except Exception as error:  # pydicom raises what the damaged bytes lead it to, and its text quotes them
+        raise CohortError(
+            f"{keyword} does not hold what it should ({type(error).__name__}); export the original images"
+        ) from None
     if value is None:
         return ""
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -125,6 +125,21 @@ FAULTS = {
         "channel t1: is stored inverted",
     ),
     "inverted mask": (inverted_mask, "t1_mask: is stored inverted"),
+    "letters for a number of frames": (
+        lambda export: (
+            second_match(export)
+            or rewrite(sorted(series_folder(export).iterdir())[0], NumberOfFrames=4711)
+            or spoil_bytes(sorted(series_folder(export).iterdir())[0], b"4711", b"six ")
+        ),
+        "NumberOfFrames holds no number",
+    ),
+    "odd length in a tag of the map": (
+        lambda export: (
+            edit_map(export, 'description = "t1"', 'description = "t1"\ntags = { Rows = "10" }')
+            or spoil_bytes(sorted(series_folder(export).iterdir())[0], b"US\2\0\x0a\0", b"US\3\0\x0a\0\0")
+        ),
+        "Rows does not hold what it should",
+    ),
     "slope of 0": (
         lambda export: rewrite(sorted(series_folder(export).iterdir())[0], RescaleSlope="0"),
         "RescaleSlope of 0",
