@@ -11,7 +11,8 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from stsmm_core.cohort.dicom.importer import dropped_columns, import_dicom, read_clinical
+from stsmm_core.cohort.dicom.clinical import ClinicalTable, read_clinical
+from stsmm_core.cohort.dicom.importer import import_dicom
 from stsmm_core.cohort.dicom.oddities import plan_notes
 from stsmm_core.cohort.dicom.plan import Plan, make_plan
 from stsmm_core.cohort.dicom.pseudonyms import name_patients, new_salt, read_salt
@@ -43,10 +44,10 @@ def import_command(
         logging.getLogger(library).setLevel(logging.CRITICAL)
     rules = read_rules(rules_file)
     manifest = rules.manifest()
-    table, lines = read_clinical(clinical, manifest)
+    table = read_clinical(clinical, manifest)
     # A dry run writes nothing, not even a salt that is not there yet.
     secret = new_salt() if salt is None or (dry_run and not salt.exists()) else read_salt(salt)
-    patients = name_patients(lines, None if keep_ids else secret)
+    patients = name_patients(table.lines, None if keep_ids else secret)
     console, progress = Console(), Console(stderr=True)
     with Progress(console=progress, transient=True) as bars:
         task = bars.add_task("Reading headers", total=sum(1 for _ in files_below(source)))
@@ -57,7 +58,7 @@ def import_command(
             "(--dry-run --show-sources names them), or use --leave-out-faulty; nothing was written"
         )
     plan = make_plan(source, export, rules, patients)
-    for note in _notes(plan, export, dropped_columns(clinical, table)) + plan_notes(plan.patients):
+    for note in _notes(plan, export, table) + plan_notes(plan.patients):
         console.print(Text(f"note   {note}"), soft_wrap=True)
     if dry_run:
         console.print(_decisions(plan, show_sources=show_sources))
@@ -85,7 +86,7 @@ def import_command(
     console.print(f"Wrote {out}\nCheck it with: stsmm cohort check {out}", soft_wrap=True)
 
 
-def _notes(plan: Plan, export: Export, dropped: list[str]) -> list[str]:
+def _notes(plan: Plan, export: Export, table: ClinicalTable) -> list[str]:
     without = sum(not patient.channels for patient in plan.patients) - len(plan.faults)
     counts: Mapping[str, int] = {
         "patients of the export have no row in the clinical table: left out": plan.strangers,
@@ -93,8 +94,8 @@ def _notes(plan: Plan, export: Export, dropped: list[str]) -> list[str]:
         "DICOM files cannot be read and are left out": len(export.unreadable),
     }
     notes = [f"{count} {what}" for what, count in counts.items() if count]
-    if dropped:
-        notes.append(f"columns that are not in the data dictionary are left out: {', '.join(dropped)}")
+    if table.dropped:
+        notes.append(f"columns that are not in the data dictionary are left out: {', '.join(table.dropped)}")
     return notes
 
 

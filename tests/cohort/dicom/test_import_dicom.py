@@ -193,6 +193,10 @@ def test_one_series_under_two_names(export):
         ("P1,1,1,1,1\n\nP1 ,2,1,2,1\n", "lines 2 and 4 have the same patient_id"),
         ("P1,1,1,1,1\np1,2,1,2,1\n", "lines 2 and 3 have the same patient_id"),
         ("P1,1,1,1,1\n ,2,1,2,1\n", "line 3 has no patient_id"),
+        ("P1,1,1,1,1,\nP2,2,1,2,1,\n", "line 2 has 6 cells, the header 5"),
+        ("P1,1,1,1,1\nP2,2,1,2,1,5\n", "line 3 has 6 cells, the header 5"),
+        ("P1,1,1,1,1\nP2,2,1\n", "line 3 has 3 cells, the header 5"),
+        ('P1,1,1,1,1\nP2,2,1,2,"x" y\n', "cannot be read as a table"),
         ("../../x,1,1,1,1\n", "the patient_id of line 2 cannot name a folder"),
     ],
 )
@@ -411,4 +415,19 @@ def test_real_sample_gives_the_published_images_and_masks(real_data, tmp_path):
 def test_table_without_identifiers(export):
     (export.parent / "clinical.csv").write_text("id,os_days\nP1,5\n")
     with pytest.raises(CohortError, match="has no column patient_id"):
+        run(export)
+
+
+def test_table_whose_lines_all_end_in_a_comma(export):
+    path = export.parent / "clinical.csv"
+    path.write_text(path.read_text().replace("\n", ",\n"))
+    output = run(export, "--keep-ids").output
+    assert load_cohort(export.parent / "out").clinical["age"].tolist() == [50, 60]
+    assert "columns that are not" not in output
+
+
+def test_table_with_a_column_twice(export):
+    path = export.parent / "clinical.csv"
+    path.write_text(path.read_text().replace("dm_event", "dm_days"))
+    with pytest.raises(CohortError, match="has a column twice"):
         run(export)
