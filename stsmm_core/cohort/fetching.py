@@ -14,7 +14,7 @@ from stsmm_core.cohort.dicom.pseudonyms import name_patients
 from stsmm_core.cohort.dicom.rules import ChannelRule, ImportRules, MaskRule
 from stsmm_core.cohort.dicom.scan import scan_export
 from stsmm_core.cohort.dictionary import PATIENT_ID, endpoint_columns
-from stsmm_core.cohort.importing import SOURCE_FILE
+from stsmm_core.cohort.importing import SOURCE_FILE, new_folder
 from stsmm_core.cohort.sts_public import LICENCE
 from stsmm_core.errors import CohortError
 
@@ -63,18 +63,18 @@ def fetch_sts_public(
         repository: where to fetch from; also a path of a local mirror.
 
     Raises:
-        CohortError: when git or the network fails, or as the DICOM import does.
+        CohortError: when the folder is there already, git or the network fails, or as the DICOM import does.
     """
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+    # All within the new folder's own making: nothing is fetched for a folder that cannot be, and the cohort is never
+    # there without its licence.
+    with new_folder(out) as building, TemporaryDirectory(dir=building.parent) as scratch:
         source = _checkout(repository, commit, Path(scratch))
         manifest = RULES.manifest()
         table = _without_outcomes(source) if clinical is None else read_clinical(clinical, manifest)
         plan = make_plan(source, scan_export(source, RULES.tags()), RULES, name_patients(table.lines, salt=None))
-        report = import_dicom(plan, manifest, table, out, leave_out_faulty=False)
-    text = SOURCE_TEXT.format(licence=LICENCE, folder=FOLDER, repository=repository, commit=commit)
-    (out / SOURCE_FILE).write_text(text, encoding="utf-8")
+        report = import_dicom(plan, manifest, table, building, leave_out_faulty=False)
+        text = SOURCE_TEXT.format(licence=LICENCE, folder=FOLDER, repository=repository, commit=commit)
+        (building / SOURCE_FILE).write_text(text, encoding="utf-8")
     return report
 
 
