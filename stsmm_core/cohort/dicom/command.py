@@ -18,7 +18,6 @@ from stsmm_core.cohort.dicom.plan import Plan, make_plan
 from stsmm_core.cohort.dicom.pseudonyms import name_patients, new_salt, read_salt
 from stsmm_core.cohort.dicom.rules import read_rules
 from stsmm_core.cohort.dicom.scan import Export, files_below, scan_export
-from stsmm_core.errors import CohortError
 
 
 def import_command(
@@ -52,11 +51,6 @@ def import_command(
     with Progress(console=progress, transient=True) as bars:
         task = bars.add_task("Reading headers", total=sum(1 for _ in files_below(source)))
         export = scan_export(source, rules.tags(), advance=lambda: bars.advance(task))
-    if export.unreadable and not (leave_out_faulty or dry_run):
-        raise CohortError(
-            f"{len(export.unreadable)} DICOM files cannot be read, so a slice may be missing; export them again "
-            "(--dry-run --show-sources names them), or use --leave-out-faulty; nothing was written"
-        )
     plan = make_plan(source, export, rules, patients)
     for note in _notes(plan, export, table) + plan_notes(plan.patients):
         console.print(Text(f"note   {note}"), soft_wrap=True)
@@ -66,7 +60,7 @@ def import_command(
             console.print(Text(f"unreadable  {path.relative_to(source)}"), soft_wrap=True)
         for fault in plan.faults:
             console.print(Text(f"fault  {fault}", style="red"), soft_wrap=True)
-        if plan.faults:
+        if plan.faults or plan.lost:
             raise typer.Exit(1)
         return
     with Progress(console=progress, transient=True) as bars:
@@ -88,10 +82,12 @@ def import_command(
 
 def _notes(plan: Plan, export: Export, table: ClinicalTable) -> list[str]:
     without = sum(not patient.channels for patient in plan.patients) - len(plan.faults)
+    masks = sum(outline.kind == "nifti" for patient in plan.patients for outline in patient.outlines.values())
     counts: Mapping[str, int] = {
         "patients of the export have no row in the clinical table: left out": plan.strangers,
         "patients of the clinical table have no images in the export": without,
         "DICOM files cannot be read and are left out": len(export.unreadable),
+        "files are not DICOM by their content and are not used": len(export.other_files) - masks,
     }
     notes = [f"{count} {what}" for what, count in counts.items() if count]
     if table.dropped:

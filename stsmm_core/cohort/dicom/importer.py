@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pydicom
 import SimpleITK as sitk
 
 from stsmm_core.cohort.acquisition import ACQUISITION_FILE, CHANNEL, CONTOUR_CM3
@@ -17,7 +16,7 @@ from stsmm_core.cohort.dicom.masks import read_mask
 from stsmm_core.cohort.dicom.oddities import series_notes
 from stsmm_core.cohort.dicom.plan import Fault, PatientPlan, Plan
 from stsmm_core.cohort.dicom.pseudonyms import cleaned, identifiers_of
-from stsmm_core.cohort.dicom.scan import Series, text
+from stsmm_core.cohort.dicom.scan import Series, read_object, text
 from stsmm_core.cohort.dicom.series import read_series
 from stsmm_core.cohort.dictionary import PATIENT_ID
 from stsmm_core.cohort.importing import new_folder
@@ -79,8 +78,14 @@ def import_dicom(
         advance: called once a patient, for a progress bar.
 
     Raises:
-        CohortError: with every fault of every patient, when there is one and it may not be left out.
+        CohortError: with every fault of every patient, when there is one and it may not be left out; when a file that
+            may be anyone's cannot be read.
     """
+    if plan.lost and not leave_out_faulty:
+        raise CohortError(
+            f"{plan.lost} DICOM file(s) cannot be read, and no folder tells whose: a slice may be missing; export them "
+            "again (--dry-run --show-sources names them), or use --leave-out-faulty; nothing was written"
+        )
     faults, notes = list(plan.faults), []
     volumes: list[dict[str, str]] = []
     with new_folder(out) as building:
@@ -143,7 +148,7 @@ def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, s
 
 def _acquisition(series: Series, secrets: set[str]) -> dict[str, str]:
     """The allowed tags of a series' first file; free text cleaned of identifiers, all else by its form alone."""
-    header = pydicom.dcmread(series.instances[0].path, stop_before_pixels=True, specific_tags=list(ACQUISITION))
+    header = read_object(series.instances[0].path, stop_before_pixels=True, specific_tags=list(ACQUISITION))
     kept: dict[str, str] = {}
     for keyword in ACQUISITION:
         value = text(header, keyword)

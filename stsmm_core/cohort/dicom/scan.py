@@ -4,13 +4,17 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pydicom
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from stsmm_core.errors import CohortError
 
 PREAMBLE_BYTES, MAGIC = 128, b"DICM"
+FIRST_GROUPS, FIRST_ELEMENTS, TAG_BYTES = (0x0002, 0x0008), range(0x0019), 4
+"""A file without the preamble, as old archives write it, begins with one of these elements."""
 DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"
 """SOP class of a DICOMDIR: a table of contents, no image."""
 GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "FrameOfReferenceUID")
@@ -100,7 +104,7 @@ class Export:
     Attributes:
         series: in the order of PatientID and SeriesInstanceUID.
         unreadable: DICOM files whose header cannot be read, with the reason.
-        other_files: files that are not DICOM.
+        other_files: files that are not DICOM by their content.
     """
 
     series: tuple[Series, ...]
@@ -130,7 +134,7 @@ def scan_export(source: Path, tags: Collection[str], *, advance: Callable[[], No
             if not _is_dicom(path):
                 others.append(path)
                 continue
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
+            header = read_object(path, stop_before_pixels=True, specific_tags=wanted)
             if header.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY_STORAGE:
                 continue
             if not text(header, "SeriesInstanceUID"):
@@ -171,6 +175,24 @@ def text(header: Dataset, keyword: str) -> str:
     return str(value).strip()
 
 
+def read_object(path: Path, **options: Any) -> FileDataset:
+    """A DICOM file, with or without the preamble; options as of `pydicom.dcmread`.
+
+    Raises:
+        Exception: whatever the damaged bytes lead pydicom to.
+    """
+    dataset = pydicom.dcmread(path, force=True, **options)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return dataset
+
+
 def _is_dicom(path: Path) -> bool:
     with path.open("rb") as stream:
-        return stream.read(PREAMBLE_BYTES + len(MAGIC))[PREAMBLE_BYTES:] == MAGIC
+        start = stream.read(PREAMBLE_BYTES + len(MAGIC))
+    if start[PREAMBLE_BYTES:] == MAGIC:
+        return True
+    group, element = (int.from_bytes(part, "little") for part in (start[:2], start[2:TAG_BYTES]))
+    return len(start) > TAG_BYTES and group in FIRST_GROUPS and element in FIRST_ELEMENTS

@@ -7,7 +7,7 @@ import highdicom
 import numpy as np
 from pydicom.dataset import Dataset
 
-from stsmm_core.cohort.dicom.scan import text
+from stsmm_core.cohort.dicom.scan import read_object, text
 from stsmm_core.cohort.dicom.series import from_highdicom
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.volume import Volume
@@ -35,7 +35,7 @@ def read_segments(path: Path, labels: Collection[str]) -> tuple[Volume, str]:
         CohortError: when the file cannot be read or its frames are no evenly spaced volume.
     """
     try:
-        segmentation = highdicom.seg.segread(path)
+        segmentation = highdicom.seg.Segmentation.from_dataset(read_object(path), copy=False)
         chosen = [
             number
             for number in segmentation.segment_numbers

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import highdicom
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from stsmm_core.cohort.dicom.scan import Instance, Series, text
+from stsmm_core.cohort.dicom.scan import Instance, Series, read_object, text
 from stsmm_core.cohort.dicom.suv import first_acquisition, suv_per_unit
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.volume import Geometry, Volume
@@ -157,7 +156,7 @@ def _check_not_inverted(header: Dataset) -> None:
 
 def _read_file(path: Path, place: str) -> Dataset:
     try:
-        return pydicom.dcmread(path)
+        return read_object(path)
     except Exception as error:  # pydicom raises what the damaged bytes lead it to
         raise CohortError(f"{place} cannot be read ({type(error).__name__}); export it again") from None
 
