@@ -59,7 +59,7 @@ def read_mask(outline: Outline, grid: Geometry, frame_of_reference: str) -> Mask
         case "structures":
             mask = _read_structures(outline, grid, frame_of_reference)
         case "segmentation":
-            segments, frame = read_segments(outline.path, outline.regions)
+            segments, frame = read_segments(outline.path, outline.regions, grid)
             _check_frame({frame}, frame_of_reference, "the segmentation")
             mask = Mask(onto_grid(segments, grid))
         case "images":
