@@ -1,6 +1,5 @@
 """Writing the cohort that a plan describes: volumes, masks, tables, and nothing that names a patient."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,29 +22,30 @@ from stsmm_core.cohort.importing import new_folder
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.volume import Volume, to_image
 
-ACQUISITION = (
-    "Modality",
-    "Manufacturer",
-    "ManufacturerModelName",
+FREE_TEXT = ("Manufacturer", "ManufacturerModelName")
+TERMS = {
+    "Modality": {"MR", "PT", "CT", "NM", "US", "CR", "DX", "XA", "OT"},
+    "ScanningSequence": {"SE", "IR", "GR", "EP", "RM"},
+    "SequenceVariant": {"SK", "MTC", "SS", "TRSS", "SP", "MP", "OSP", "NONE"},
+    "MRAcquisitionType": {"2D", "3D"},
+    "Units": {"GML", "BQML", "CNTS", "CPS", "NONE", "CM2", "PCNT", "PROPCNTS", "PROPCPS", "STDDEV"},
+    "SUVType": {"BW", "LBM", "LBMJANMA", "LBMJAMES128", "BSA", "IBW"},
+    "BurnedInAnnotation": {"YES", "NO"},
+    "LossyImageCompression": {"00", "01"},
+}
+"""What the standard defines for the coded tags: any other word there is somebody's own, and may be a name."""
+QUANTITIES = (
     "MagneticFieldStrength",
-    "ScanningSequence",
-    "SequenceVariant",
-    "MRAcquisitionType",
     "RepetitionTime",
     "EchoTime",
     "InversionTime",
     "FlipAngle",
     "SliceThickness",
-    "Units",
-    "SUVType",
-    "BurnedInAnnotation",
-    "LossyImageCompression",
 )
+LARGEST_QUANTITY = 1e5
+"""In the standard's units (T, ms, degrees, mm) no quantity is as large; a number or a date of a patient is."""
+ACQUISITION = (*TERMS, *FREE_TEXT, *QUANTITIES)
 """The allow-list: machine and sequence. No date, no description, no identifier, no private tag."""
-
-FREE_TEXT = ("Manufacturer", "ManufacturerModelName")
-NUMBER_OR_CODE = re.compile(r"[A-Z0-9_\\ ]{0,64}|-?[0-9.]+([eE][-+]?[0-9]+)?")
-"""What the other tags may hold by the standard: codes in capitals, or a decimal number."""
 
 
 @dataclass(frozen=True)
@@ -147,16 +147,26 @@ def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, s
 
 
 def _acquisition(series: Series, secrets: set[str]) -> dict[str, str]:
-    """The allowed tags of a series' first file; free text cleaned of identifiers, all else by its form alone."""
+    """The allowed tags of a series' first file: text cleaned of identifiers, terms of the standard, and quantities."""
     header = read_object(series.instances[0].path, stop_before_pixels=True, specific_tags=list(ACQUISITION))
-    kept: dict[str, str] = {}
-    for keyword in ACQUISITION:
-        value = text(header, keyword)
-        if keyword in FREE_TEXT:
-            kept[keyword] = cleaned(value, secrets)
-        else:
-            kept[keyword] = value if NUMBER_OR_CODE.fullmatch(value) else ""
-    return kept
+    values = {keyword: text(header, keyword) for keyword in ACQUISITION}
+    return (
+        {
+            keyword: "\\".join(part for part in values[keyword].split("\\") if part in TERMS[keyword])
+            for keyword in TERMS
+        }
+        | {keyword: cleaned(values[keyword], secrets) for keyword in FREE_TEXT}
+        | {keyword: _quantity(values[keyword]) for keyword in QUANTITIES}
+    )
+
+
+def _quantity(value: str) -> str:
+    """A number from a header; empty for what is none, or too large to be one of its kind."""
+    try:
+        number = float(value)
+    except ValueError:
+        return ""
+    return f"{number:g}" if 0 <= number < LARGEST_QUANTITY else ""
 
 
 def _write_nifti(volume: Volume, path: Path, voxels: type[np.generic]) -> None:

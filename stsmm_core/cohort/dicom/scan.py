@@ -18,15 +18,28 @@ FIRST_GROUPS, FIRST_ELEMENTS, TAG_BYTES = (0x0002, 0x0008), range(0x0019), 4
 DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"
 """SOP class of a DICOMDIR: a table of contents, no image."""
 GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "FrameOfReferenceUID")
-IDENTITY = (
-    "PatientID",
+NAMES = (
     "PatientName",
-    "PatientBirthDate",
+    "OtherPatientNames",
+    "PatientBirthName",
+    "PatientMotherBirthName",
+    "ReferringPhysicianName",
+    "PerformingPhysicianName",
+    "NameOfPhysiciansReadingStudy",
+    "PhysiciansOfRecord",
+    "RequestingPhysician",
+    "OperatorsName",
+)
+PLACES = ("InstitutionName", "PatientAddress")
+NUMBERS = (
+    "PatientID",
     "OtherPatientIDs",
     "AccessionNumber",
-    "ReferringPhysicianName",
-    "InstitutionName",
+    "PatientTelephoneNumbers",
+    "ReferringPhysicianTelephoneNumbers",
 )
+OTHER_NUMBERS = "OtherPatientIDsSequence"
+IDENTITY = (*NAMES, *PLACES, *NUMBERS, OTHER_NUMBERS, "PatientBirthDate")
 """What descriptions are cleaned of before anyone sees them; nothing else is done with it."""
 DESCRIPTION = (
     "SOPClassUID",
