@@ -13,7 +13,8 @@ def image_flags(cohort: Cohort, qualities: Mapping[str, PatientQuality]) -> dict
     if not qualities:
         return {}
     spacing = median_spacings(list(qualities.values()))
-    sheet, contours = cohort.clinical["volume_cm3"].astype(float), contour_volumes(cohort)
+    sheet = cohort.clinical["volume_cm3"].astype(float)
+    contours = contour_volumes(cohort) if qualities else {}
     return {
         patient: flags(
             quality,

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from stsmm_core.cohort.clinical import ClinicalSummary
+from stsmm_core.cohort.image_flags import image_flags
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
 from stsmm_core.config import Data, Experiment, parse_experiment
@@ -44,6 +45,13 @@ def test_masks_that_their_contours_do_not_fit_are_counted(tmp_path):
     lines = [f"{patient},t1,{volume}" for patient, volume in volumes.items()]
     (cohort.root / "acquisition.csv").write_text("\n".join(["patient_id,channel,contour_cm3", *lines]))
     assert load_site_data(cohort, EXPERIMENT, cache=tmp_path / "cache").image_flags["volume"] == 1
+
+
+def test_volumes_of_contours_are_not_read_where_no_image_was_measured(tmp_path):
+    write_synthetic_cohorts(tmp_path / "cohorts", sites=1, patients=6, seed=0)
+    cohort = load_cohort(tmp_path / "cohorts" / "site_1")
+    (cohort.root / "acquisition.csv").write_text(f"patient_id,channel,contour_cm3\n{cohort.patients[0]},t1,much")
+    assert image_flags(cohort, {}) == {}
 
 
 def test_small_counts_are_withheld():
