@@ -31,7 +31,7 @@ from stsmm_core.run_folder import (
     open_run,
 )
 from stsmm_core.training.centre import open_salt
-from stsmm_core.training.inputs import describe_cohorts, open_cohorts, try_pretrained
+from stsmm_core.training.inputs import announce_inputs, open_cohorts
 from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.results import oracle_concordance, write_metrics
 from stsmm_core.training.summary import print_results
@@ -52,9 +52,7 @@ def simulate_run(
     experiment = read_experiment(config)
     available_device(experiment.training.device)
     virtual = virtual_centres(open_cohorts(cohorts), centres, seed=experiment.seed)
-    console.print(describe_cohorts(virtual), soft_wrap=True)
-    if experiment.model.pretrained:
-        console.print(str(try_pretrained(experiment, virtual)), soft_wrap=True)
+    announce_inputs(console, experiment, virtual)
     with open_run(out, experiment, describe_inputs("federated", virtual)):
         sites = write_sites(virtual, out, cache=(cache or out / "cache").resolve(), experiment=experiment)
         if not (out / METRICS_FILE).exists():

@@ -13,7 +13,7 @@ from stsmm_core.cohort.clinical import ClinicalEncoding, ClinicalSummary
 from stsmm_core.cohort.dictionary import VARIABLES, Category, Number
 from stsmm_core.config import Experiment
 from stsmm_core.errors import StsmmError
-from stsmm_core.imaging.quality import FLAG_KINDS
+from stsmm_core.imaging.flag_kinds import KINDS_AS_READ
 from stsmm_core.survival.concordance import PairCounts
 from stsmm_core.training.centre import SiteDescription
 from stsmm_core.training.losses import LossChanges, LossSums
@@ -73,7 +73,7 @@ def description_to_numbers(description: SiteDescription, experiment: Experiment)
         "patients": count(description.patients),
         "with-image": count(description.with_image),
         "events": [count(description.events[name]) for name in experiment.data.endpoints],
-        "image-flags": [count(description.image_flags.get(kind, 0)) for kind in FLAG_KINDS],
+        "image-flags": [count(description.image_flags.get(kind, 0)) for kind in KINDS_AS_READ],
     } | _summary_to_numbers(description.summary)
 
 
@@ -91,7 +91,7 @@ def description_from_numbers(
     if not set(withheld) <= set(experiment.data.variables):
         raise ProtocolError("the site withholds a variable that the experiment does not ask for")
     events = _array(numbers, "events", (len(experiment.data.endpoints),))
-    flagged = _array(numbers, "image-flags", (len(FLAG_KINDS),))
+    flagged = _array(numbers, "image-flags", (len(KINDS_AS_READ),))
     return SiteDescription(
         site,
         tuple(str(name) for name in channels),
@@ -100,7 +100,7 @@ def description_from_numbers(
         count(_array(numbers, "with-image", ())),
         _summary_from_numbers(numbers, experiment),
         tuple(withheld),
-        {kind: count(value) for kind, value in zip(FLAG_KINDS, flagged, strict=True)},
+        {kind: count(value) for kind, value in zip(KINDS_AS_READ, flagged, strict=True)},
     )
 
 

@@ -163,7 +163,15 @@ def test_all_faults_at_once():
     ],
 )
 def test_settings_that_are_legal(text):
-    parse_experiment(text, source="my.toml")
+    """They are taken as they stand, and the rest is as it was."""
+
+    def merged(settings, changes):
+        return settings | {
+            key: merged(settings[key], value) if isinstance(value, dict) else value for key, value in changes.items()
+        }
+
+    expected = merged(Experiment().model_dump(mode="json"), tomllib.loads(text))
+    assert parse_experiment(text, source="my.toml").model_dump(mode="json") == expected
 
 
 def test_not_toml():

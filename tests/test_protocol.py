@@ -11,7 +11,7 @@ from stsmm_core import protocol
 from stsmm_core.cohort.clinical import ClinicalEncoding, ClinicalSummary
 from stsmm_core.cohort.dictionary import VARIABLES, Category, Number
 from stsmm_core.config import Data, Evaluation, Experiment
-from stsmm_core.imaging.quality import FLAG_KINDS
+from stsmm_core.imaging.flag_kinds import FLAG_KINDS, KINDS_AS_READ
 from stsmm_core.protocol import ProtocolError
 from stsmm_core.survival.concordance import PairCounts
 from stsmm_core.training.centre import SiteDescription
@@ -62,7 +62,7 @@ def a_description(**changes):
             "with_image": 0,
             "summary": a_summary(),
             "withheld": ("sex",),
-            "image_flags": dict.fromkeys(FLAG_KINDS, 0) | {"volume": 7, "border": None},
+            "image_flags": dict.fromkeys(KINDS_AS_READ, 0) | {"volume": 7, "border": None},
         }
         | changes
     )
@@ -142,6 +142,14 @@ def test_description(carry, changes):
     numbers = carry(protocol.description_to_numbers(description, EXPERIMENT))
     identity = over_the_wire(identity_of(description), ConfigRecord)
     assert_equal(protocol.description_from_numbers(numbers, identity, EXPERIMENT), description)
+
+
+def test_flags_that_depend_on_the_settings_do_not_leave():
+    whole = a_description(image_flags=dict.fromkeys(FLAG_KINDS, 20))
+    numbers = protocol.description_to_numbers(whole, EXPERIMENT)
+    assert numbers["image-flags"] == [20] * len(KINDS_AS_READ)
+    received = protocol.description_from_numbers(numbers, identity_of(whole), EXPERIMENT)
+    assert not {"grid", "coverage", "registration"} & set(received.image_flags)
 
 
 @pytest.mark.parametrize("key", [protocol.NAME, protocol.CHANNELS, protocol.WITHHELD_VARIABLES])

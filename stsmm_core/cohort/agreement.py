@@ -1,6 +1,5 @@
 """Two readers' outlines of the same patients: two cohort folders, compared patient by patient."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from stsmm_core.imaging.agreement import (
     MaskAgreement,
     compare_masks,
     intraclass_correlation,
+    mean_share_with_interval,
     mean_with_interval,
 )
 from stsmm_core.imaging.volume import read_volume
@@ -53,11 +53,8 @@ class ReaderAgreement:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("patient_id")
 
 
-def compare_readers(first: Path, second: Path, *, advance: Callable[[], None] = lambda: None) -> ReaderAgreement:
+def compare_readers(first: Path, second: Path) -> ReaderAgreement:
     """Compare the tumour masks of two cohort folders, patient by patient.
-
-    Args:
-        advance: called once a patient, for a progress bar.
 
     Raises:
         CohortError: when no patient is outlined in both, or the two masks of one cannot be compared.
@@ -75,12 +72,11 @@ def compare_readers(first: Path, second: Path, *, advance: Callable[[], None] = 
             patients[patient] = compare_masks(read_volume(a.mask_path(patient)), read_volume(b.mask_path(patient)))
         except CohortError as error:
             raise CohortError(f"patient {patient}: {error}") from None
-        advance()
     figures = list(patients.values())
     return ReaderAgreement(
         patients,
         tuple(sorted(outlined[0] ^ outlined[1])),
-        dice=mean_with_interval(np.array([each.dice for each in figures])),
+        dice=mean_share_with_interval(np.array([each.dice for each in figures])),
         mean_surface_mm=mean_with_interval(np.array([each.mean_surface_mm for each in figures])),
         hausdorff95_mm=mean_with_interval(np.array([each.hausdorff95_mm for each in figures])),
         volume_icc=intraclass_correlation(np.array([each.volumes_cm3 for each in figures])),

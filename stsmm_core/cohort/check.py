@@ -1,20 +1,15 @@
 """Checking a whole cohort folder: its tables, its file names and every voxel of its images."""
 
-import gzip
-import math
-import zlib
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import SimpleITK
 from numpy.typing import NDArray
 
 from stsmm_core.cohort.cohort import CLINICAL_FILE, IMAGES_FOLDER, Cohort, Finding
 from stsmm_core.cohort.reading import parse_cohort
-from stsmm_core.errors import CohortError
 from stsmm_core.imaging.quality import touches_border
-from stsmm_core.imaging.volume import library_silent
+from stsmm_core.imaging.volume import Geometry, Volume, inspect_volume
 
 # Two grids are one within these: above the rounding of a NIfTI header's 32-bit floats, below half a voxel.
 ORIGIN_TOLERANCE_MM = 1e-2
@@ -23,10 +18,6 @@ DIRECTION_TOLERANCE = 1e-3
 
 FEW_PATIENTS = 10
 """Below this, a test part of 15 % holds a single patient."""
-
-_GZIP_MAGIC = b"\x1f\x8b"
-_HEADER_LENGTHS = (348, 540)  # NIfTI-1, NIfTI-2
-_STORED_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 
 
 def check_cohort(root: Path) -> list[Finding]:
@@ -60,48 +51,42 @@ def _check_images(cohort: Cohort, patient: str) -> list[Finding]:
     for channel, volume in volumes.items():
         # A channel without a mask of its own may share the grid, and so the mask, of the first.
         first = channels[0]
-        shared = first in volumes and not _grid_faults(volume, volumes[first], first)
+        shared = first in volumes and not _grid_faults(volume.geometry, volumes[first].geometry, first)
         tumour = masks.get(channel, masks.get(first) if shared else None)
-        for message in _contrast_faults(SimpleITK.GetArrayViewFromImage(volume), tumour):
+        for message in _contrast_faults(volume.array, tumour):
             findings.append(_finding("fault", cohort.channel_path(patient, channel), message))
     return findings
 
 
-def _read_channels(cohort: Cohort, patient: str, findings: list[Finding]) -> dict[str, SimpleITK.Image]:
+def _read_channels(cohort: Cohort, patient: str, findings: list[Finding]) -> dict[str, Volume]:
     """The volumes that can be read in full, by channel."""
-    volumes: dict[str, SimpleITK.Image] = {}
+    volumes: dict[str, Volume] = {}
     for channel in cohort.manifest.channels:
         path = cohort.channel_path(patient, channel)
         if not path.is_file():
             continue
-        try:
-            volume = _read_volume(path)
-            faults = _voxel_faults(_stored_voxels(path, volume))
-        except CohortError as error:
-            findings.append(_finding("fault", path, str(error)))
-            continue
+        volume, faults = inspect_volume(path)
         findings.extend(_finding("fault", path, message) for message in faults)
-        volumes[channel] = volume
+        if volume is not None:
+            volumes[channel] = volume
     return volumes
 
 
 def _read_masks(
-    cohort: Cohort, patient: str, volumes: dict[str, SimpleITK.Image], findings: list[Finding]
+    cohort: Cohort, patient: str, volumes: dict[str, Volume], findings: list[Finding]
 ) -> dict[str, NDArray[np.bool_]]:
     """The faultless masks, by the channel on whose grid they lie."""
     masks: dict[str, NDArray[np.bool_]] = {}
     for path, channel in _mask_files(cohort, patient):
-        try:
-            mask = _read_volume(path)
-            faults = _voxel_faults(_stored_voxels(path, mask))
-        except CohortError as error:
-            findings.append(_finding("fault", path, str(error)))
-            continue
-        faults += _mask_faults(SimpleITK.GetArrayViewFromImage(mask))
-        if channel in volumes:
-            faults += _grid_faults(mask, volumes[channel], channel)
+        mask, faults = inspect_volume(path)
+        if mask is not None:
+            faults += _mask_faults(mask.array)
+            if channel in volumes:
+                faults += _grid_faults(mask.geometry, volumes[channel].geometry, channel)
         findings.extend(_finding("fault", path, message) for message in faults)
-        inside = SimpleITK.GetArrayFromImage(mask) != 0
+        if mask is None:
+            continue
+        inside = mask.array != 0
         if touches_border(inside):
             findings.append(_finding("note", path, "touches the border of the image: the tumour may be cut off"))
         if not faults and channel in volumes:
@@ -140,67 +125,7 @@ def _check_file_names(cohort: Cohort, patient: str) -> list[Finding]:
     ]
 
 
-def _read_volume(path: Path) -> SimpleITK.Image:
-    """Read a scalar 3D volume.
-
-    Raises:
-        CohortError: saying what is wrong, without the file's name.
-    """
-    try:
-        with library_silent():
-            volume = SimpleITK.ReadImage(str(path), imageIO="NiftiImageIO")
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ").replace(str(path), path.name)
-        raise CohortError(f"cannot be read as NIfTI ({reason}); export it again") from None
-    if volume.GetNumberOfComponentsPerPixel() != 1:
-        components = volume.GetNumberOfComponentsPerPixel()
-        raise CohortError(f"has {components} values a voxel (colours or vectors); give one grey value a voxel")
-    if volume.GetDimension() != 3 or min(volume.GetSize()) < 2:
-        size = " x ".join(str(length) for length in volume.GetSize())
-        raise CohortError(f"is not 3D ({size} voxels); give one volume with at least two slices")
-    return volume
-
-
-def _stored_voxels(path: Path, volume: SimpleITK.Image) -> NDArray[np.generic]:
-    """The voxels of `volume` as its file holds them, in one row.
-
-    SimpleITK hides two faults: of a file that ends early it makes up the rest with zeros, and NaN and infinity it
-    reads as 0.
-
-    Raises:
-        CohortError: for a file that is damaged or ends early, without its name.
-    """
-    content = path.read_bytes()
-    try:
-        if content.startswith(_GZIP_MAGIC):
-            content = gzip.decompress(content)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise CohortError(f"is damaged or cut short ({error}); copy or export it again") from None
-    # The header begins with its own length, in the byte order of the whole file.
-    order = "<" if int.from_bytes(content[:4], "little") in _HEADER_LENGTHS else ">"
-    code = int(volume.GetMetaData("datatype"))
-    if code not in _STORED_TYPES:
-        raise CohortError(f"holds voxels of NIfTI datatype {code}; give whole numbers, or reals of 32 or 64 bits")
-    stored = np.dtype(order + _STORED_TYPES[code])
-    count, offset = math.prod(volume.GetSize()), int(float(volume.GetMetaData("vox_offset")))
-    expected = offset + count * stored.itemsize
-    if len(content) < expected:
-        raise CohortError(f"is cut short: {len(content)} of {expected} bytes; copy or export it again")
-    return np.frombuffer(content, stored, count, offset)
-
-
-def _voxel_faults(voxels: NDArray[np.generic]) -> list[str]:
-    if not np.issubdtype(voxels.dtype, np.floating):
-        return []
-    counts = {"NaN": int(np.isnan(voxels).sum()), "infinite": int(np.isinf(voxels).sum())}
-    return [
-        f"has {count} {kind} of {voxels.size} voxels; every voxel must be a finite number"
-        for kind, count in counts.items()
-        if count
-    ]
-
-
-def _mask_faults(voxels: NDArray[np.generic]) -> list[str]:
+def _mask_faults(voxels: NDArray[np.float32]) -> list[str]:
     """What is wrong with a mask's values: 0 outside and one positive value inside (1 or 255, say) are right."""
     values = np.unique(voxels)
     inside = values[values != 0]
@@ -212,15 +137,15 @@ def _mask_faults(voxels: NDArray[np.generic]) -> list[str]:
     return [f"has {values.size} different values ({listed}); write 0 outside and 1 inside the tumour"]
 
 
-def _grid_faults(mask: SimpleITK.Image, volume: SimpleITK.Image, channel: str) -> list[str]:
+def _grid_faults(mask: Geometry, volume: Geometry, channel: str) -> list[str]:
     """How the grid of a mask differs from that of its channel: one message that names every difference, or none."""
     differences = []
-    if mask.GetSize() != volume.GetSize():
-        differences.append(f"size {mask.GetSize()} instead of {volume.GetSize()}")
+    if mask.size != volume.size:
+        differences.append(f"size {mask.size} instead of {volume.size}")
     for name, got, wanted, tolerance in (
-        ("spacing (mm)", mask.GetSpacing(), volume.GetSpacing(), SPACING_TOLERANCE_MM),
-        ("origin (mm)", mask.GetOrigin(), volume.GetOrigin(), ORIGIN_TOLERANCE_MM),
-        ("direction", mask.GetDirection(), volume.GetDirection(), DIRECTION_TOLERANCE),
+        ("spacing (mm)", mask.spacing_mm, volume.spacing_mm, SPACING_TOLERANCE_MM),
+        ("origin (mm)", mask.origin, volume.origin, ORIGIN_TOLERANCE_MM),
+        ("direction", mask.direction, volume.direction, DIRECTION_TOLERANCE),
     ):
         if not np.allclose(got, wanted, rtol=0, atol=tolerance):
             differences.append(f"{name} {_rounded(got)} instead of {_rounded(wanted)}")
@@ -233,7 +158,7 @@ def _rounded(numbers: tuple[float, ...]) -> str:
     return f"({', '.join(f'{number:.6g}' for number in numbers)})"
 
 
-def _contrast_faults(voxels: NDArray[np.generic], tumour: NDArray[np.bool_] | None) -> list[str]:
+def _contrast_faults(voxels: NDArray[np.float32], tumour: NDArray[np.bool_] | None) -> list[str]:
     """A channel without contrast cannot be z-scored; `tumour` is None where no mask lies on its grid."""
     values = (voxels if tumour is None else voxels[tumour]).ravel()
     if (values != values[0]).any():

@@ -7,13 +7,14 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from stsmm_core.cohort.dicom.importer import ImportReport, import_dicom, read_clinical
+from stsmm_core.cohort.dicom.clinical import ClinicalTable, read_clinical
+from stsmm_core.cohort.dicom.importer import ImportReport, import_dicom
 from stsmm_core.cohort.dicom.plan import make_plan
 from stsmm_core.cohort.dicom.pseudonyms import name_patients
 from stsmm_core.cohort.dicom.rules import ChannelRule, ImportRules, MaskRule
 from stsmm_core.cohort.dicom.scan import scan_export
 from stsmm_core.cohort.dictionary import PATIENT_ID, endpoint_columns
-from stsmm_core.cohort.importing import SOURCE_FILE
+from stsmm_core.cohort.importing import SOURCE_FILE, new_folder
 from stsmm_core.cohort.sts_public import LICENCE
 from stsmm_core.errors import CohortError
 
@@ -62,18 +63,18 @@ def fetch_sts_public(
         repository: where to fetch from; also a path of a local mirror.
 
     Raises:
-        CohortError: when git or the network fails, or as the DICOM import does.
+        CohortError: when the folder is there already, git or the network fails, or as the DICOM import does.
     """
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+    # All within the new folder's own making: nothing is fetched for a folder that cannot be, and the cohort is never
+    # there without its licence.
+    with new_folder(out) as building, TemporaryDirectory(dir=building.parent) as scratch:
         source = _checkout(repository, commit, Path(scratch))
         manifest = RULES.manifest()
-        table, lines = _without_outcomes(source) if clinical is None else read_clinical(clinical, manifest)
-        plan = make_plan(source, scan_export(source, RULES.tags()), RULES, name_patients(lines, salt=None))
-        report = import_dicom(plan, manifest, table, out, leave_out_faulty=False)
-    text = SOURCE_TEXT.format(licence=LICENCE, folder=FOLDER, repository=repository, commit=commit)
-    (out / SOURCE_FILE).write_text(text, encoding="utf-8")
+        table = _without_outcomes(source) if clinical is None else read_clinical(clinical, manifest)
+        plan = make_plan(source, scan_export(source, RULES.tags()), RULES, name_patients(table.lines, salt=None))
+        report = import_dicom(plan, manifest, table, building, leave_out_faulty=False)
+        text = SOURCE_TEXT.format(licence=LICENCE, folder=FOLDER, repository=repository, commit=commit)
+        (building / SOURCE_FILE).write_text(text, encoding="utf-8")
     return report
 
 
@@ -100,9 +101,9 @@ def _checkout(repository: str, commit: str, scratch: Path) -> Path:
     return clone / FOLDER
 
 
-def _without_outcomes(source: Path) -> tuple[pd.DataFrame, dict[str, int]]:
+def _without_outcomes(source: Path) -> ClinicalTable:
     """A clinical table of the collection's patients, one a folder, with empty outcomes."""
     patients = sorted(entry.name for entry in source.iterdir() if entry.is_dir())
     columns = [column for endpoint in RULES.endpoints for column in endpoint_columns(endpoint)]
     table = pd.DataFrame("", index=pd.Index(patients, name=PATIENT_ID), columns=columns)
-    return table, {patient: line for line, patient in enumerate(patients, start=1)}
+    return ClinicalTable(table, {patient: line for line, patient in enumerate(patients, start=1)})

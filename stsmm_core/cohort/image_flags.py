@@ -10,8 +10,11 @@ from stsmm_core.imaging.quality import Flag, PatientQuality, flags, median_spaci
 
 def image_flags(cohort: Cohort, qualities: Mapping[str, PatientQuality]) -> dict[str, list[Flag]]:
     """Flags of each measured patient."""
+    if not qualities:
+        return {}
     spacing = median_spacings(list(qualities.values()))
-    sheet, contours = cohort.clinical["volume_cm3"].astype(float), contour_volumes(cohort)
+    sheet = cohort.clinical["volume_cm3"].astype(float)
+    contours = contour_volumes(cohort) if qualities else {}
     return {
         patient: flags(
             quality,

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from stsmm_core.cohort.dictionary import VARIABLES, Category
 from stsmm_core.comparators import description
-from stsmm_core.comparators.networks import BLENDED, NETWORKS
+from stsmm_core.comparators.networks import NETWORKS
 from stsmm_core.comparators.out_of_fold import Outcome
 from stsmm_core.comparators.specification import COMPARATORS, ESTIMATOR_LABELS
 from stsmm_core.comparators.study import Study
 from stsmm_core.report.prose import scheme
+from stsmm_core.run_folder import BLENDED
 from stsmm_core.seeds import generator
 from stsmm_core.survival.competing_risks import aalen_johansen
 from stsmm_core.survival.discrimination import harrell_c, uno_tau

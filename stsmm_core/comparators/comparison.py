@@ -14,7 +14,7 @@ from stsmm_core.cohort.cohort import ORACLE_FILE, Cohort
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.comparators.analysis import analyse
 from stsmm_core.comparators.explaining import explain_model
-from stsmm_core.comparators.networks import BLENDED, NETWORKS, check_comparable, train_network
+from stsmm_core.comparators.networks import NETWORKS, check_comparable, train_network
 from stsmm_core.comparators.out_of_fold import Outcome, comparator_outcomes, network_outcomes
 from stsmm_core.comparators.specification import COMPARATORS
 from stsmm_core.comparators.study import Study, pool_study
@@ -24,9 +24,9 @@ from stsmm_core.errors import CohortError
 from stsmm_core.files import write_text_atomically
 from stsmm_core.imaging.radiomics import radiomics_table, reproducible_features
 from stsmm_core.report.comparison.comparison_report import write_comparison_report
-from stsmm_core.run_folder import COMPARISON_FILE, NETWORKS_FOLDER, PRIVATE_FOLDER, describe_inputs, open_run
+from stsmm_core.run_folder import BLENDED, COMPARISON_FILE, NETWORKS_FOLDER, PRIVATE_FOLDER, describe_inputs, open_run
 from stsmm_core.survival.predictions import Predictions
-from stsmm_core.training.inputs import describe_cohorts, image_jobs, open_cohorts, try_pretrained
+from stsmm_core.training.inputs import announce_inputs, image_jobs, open_cohorts
 from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.train import load_centres
 from stsmm_core.training.trainer import available_device
@@ -48,12 +48,10 @@ def compare_run(
     available_device(experiment.training.device)
     cohorts = open_cohorts(cohort)
     reader = None if second_reader is None else load_cohort(second_reader)
-    console.print(describe_cohorts(cohorts), soft_wrap=True)
     inputs = describe_inputs("comparison", cohorts) | {
         "second_reader": None if reader is None else describe_inputs("comparison", [reader])["cohorts"]
     }
-    if experiment.model.pretrained:
-        console.print(str(try_pretrained(experiment, cohorts)), soft_wrap=True)
+    announce_inputs(console, experiment, cohorts)
     cache = cache or out / "cache"
     with open_run(out, experiment, inputs):
         centres = load_centres(console, experiment, cohorts, out / NETWORKS_FOLDER, cache=cache)

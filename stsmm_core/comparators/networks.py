@@ -9,12 +9,9 @@ from rich.console import Console
 from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
 from stsmm_core.report.report import write_report
-from stsmm_core.run_folder import SITES_FOLDER, describe_inputs, open_run
+from stsmm_core.run_folder import BLENDED, SITES_FOLDER, describe_inputs, open_run
 from stsmm_core.training.centre import Centre
 from stsmm_core.training.train import TrainedModel, train_models
-
-BLENDED = "mmnn_blending"
-"""Key of the model that the comparison is about."""
 
 
 @dataclass(frozen=True)

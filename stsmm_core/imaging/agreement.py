@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, stats
+from scipy import ndimage, special, stats
 
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.volume import Volume
 
 HAUSDORFF_PERCENT = 95
+ROUNDING = 1e-12
+"""A coefficient this close to 1 is 1: what divides the readers is rounding."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ def intraclass_correlation(ratings: NDArray[np.float64], *, level: float = 0.95)
     if total <= 0 or between <= 0:
         return nothing
     value = (between - residual) / total
-    if residual == 0 and readers == 0:
-        return Estimate(value, 1.0, 1.0)
+    if 1 - value <= ROUNDING:
+        return Estimate(1.0, 1.0, 1.0)
     # Satterthwaite's degrees of freedom of the denominator.
     a, b = k * value / (n * (1 - value)), 1 + k * value * (n - 1) / (n * (1 - value))
     freedom = (a * readers + b * residual) ** 2 / (
@@ -100,12 +102,28 @@ def intraclass_correlation(ratings: NDArray[np.float64], *, level: float = 0.95)
 
 
 def mean_with_interval(values: NDArray[np.float64], *, level: float = 0.95) -> Estimate:
-    """Mean and its t interval; the interval is NaN with fewer than two values."""
-    mean = float(values.mean())
+    """Mean of values that are at least 0, and its t interval, cut at 0; NaN with fewer than two values."""
+    mean, half = float(values.mean()), _half_width(values, level)
+    return Estimate(mean, float(np.maximum(mean - half, 0)), mean + half)
+
+
+def mean_share_with_interval(values: NDArray[np.float64], *, level: float = 0.95) -> Estimate:
+    """Mean of values from 0 to 1, and its t interval on the logit scale, which stays between; NaN with fewer than two.
+
+    The standard error on that scale is the mean's, over mean (1 - mean) (delta method).
+    """
+    mean, half = float(values.mean()), _half_width(values, level)
+    if mean in (0, 1):  # all values are the same: there is no width
+        return Estimate(mean, mean - half, mean + half)
+    low, high = special.expit(special.logit(mean) + np.array([-1, 1]) * half / (mean * (1 - mean)))
+    return Estimate(mean, float(low), float(high))
+
+
+def _half_width(values: NDArray[np.float64], level: float) -> float:
+    """Half of the t interval of a mean."""
     if len(values) < 2:
-        return Estimate(mean, np.nan, np.nan)
-    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return Estimate(mean, mean - half, mean + half)
+        return np.nan
+    return float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def _from_surface(mask: Volume, other: Volume) -> NDArray[np.float64]:

@@ -40,6 +40,11 @@ def cached_patient(cache: Path, channels: Mapping[str, Path], mask: Path, config
     return store_patient(cache, channels, mask, config) if prepared is None else prepared
 
 
+def is_cached(cache: Path, channels: Mapping[str, Path], mask: Path, config: Imaging) -> bool:
+    """Whether a sound tensor is in the cache."""
+    return _load(cache_path(cache, channels, mask, config)) is not None
+
+
 def store_patient(cache: Path, channels: Mapping[str, Path], mask: Path, config: Imaging) -> PreparedPatient:
     """Preprocess a patient and keep the result, in place of one that is there; errors as `cached_patient`."""
     path = cache_path(cache, channels, mask, config)

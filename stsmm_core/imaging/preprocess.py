@@ -27,8 +27,8 @@ from stsmm_core.imaging.bias import correct_bias
 from stsmm_core.imaging.registration import Motion, register
 from stsmm_core.imaging.volume import Geometry, Volume, read_volume, resample
 
-PREPROCESSING_VERSION = 3
-"""Raise it with every change of a tensor or of what is kept with it: those of other versions are then made anew."""
+PREPROCESSING_VERSION = 4
+"""Raise it with every change of a tensor, of what is kept with it or of what is refused: others are then made anew."""
 
 CONSTANT = 1e-6
 """A standard deviation below this share of the largest value is rounding, not contrast."""
@@ -59,8 +59,9 @@ class PatientImages:
 def preprocess_patient(channels: Mapping[str, Path], mask: Path, config: Imaging) -> NDArray[np.float32]:
     """One patient's tensor, shape (channels, D, H, W), 0 where there are no data.
 
-    Axes D, H, W run along the z, y, x axes of the first channel. Each channel and the mask may have its own grid; where
-    they lie relative to each other is taken from their headers, and from the registration.
+    Axes D, H, W run along the z, y, x axes of the first channel, against z where those are left-handed. Each channel
+    and the mask may have its own grid; where they lie relative to each other is taken from their headers, and from the
+    registration.
 
     Args:
         channels: a volume each, by name, in the order of the tensor.
@@ -213,22 +214,26 @@ def read_tumour(path: Path) -> Volume:
 def tumour_grid(tumour: Volume, reference: Geometry, *, shape: tuple[int, int, int], margin_mm: float) -> Geometry:
     """The isotropic grid of a patient's tensor, centred on the tumour and aligned with the reference's axes.
 
-    The spacing is the smallest with which `shape` (D, H, W) holds the tumour's voxels and `margin_mm` around them; the
-    axes with room to spare are padded.
+    Where those are left-handed the third one is reversed, so that no tensor shows mirrored anatomy. The spacing is the
+    smallest with which `shape` (D, H, W) holds the tumour's voxels and `margin_mm` around them; the axes with room to
+    spare are padded.
     """
     slices = ndimage.find_objects(tumour.array.astype(np.uint8))[0]
     corner = np.array([along.start for along in slices])[::-1]
     indices = np.argwhere(tumour.array[slices])[:, ::-1] + corner
     own = tumour.geometry
     centres = np.array(own.origin) + indices * np.array(own.spacing_mm) @ own.axes.T
+    axes = reference.axes * (1, 1, np.sign(np.linalg.det(reference.axes)))
     # Along the reference's axes: how far the centres reach, and each voxel's own half width.
-    along = centres @ reference.axes
-    half = np.abs(reference.axes.T @ own.axes) @ np.array(own.spacing_mm) / 2
+    along = centres @ axes
+    half = np.abs(axes.T @ own.axes) @ np.array(own.spacing_mm) / 2
     lower, upper = along.min(axis=0) - half - margin_mm, along.max(axis=0) + half + margin_mm
     size = np.array(shape[::-1])
     spacing = float(((upper - lower) / size).max())
-    origin = reference.axes @ ((lower + upper) / 2 - spacing * (size - 1) / 2)
-    return Geometry((shape[2], shape[1], shape[0]), (spacing,) * 3, tuple(origin.tolist()), reference.direction)
+    x, y, z = (axes @ ((lower + upper) / 2 - spacing * (size - 1) / 2)).tolist()
+    xx, xy, xz, yx, yy, yz, zx, zy, zz = axes.ravel().tolist()
+    direction = (xx, xy, xz, yx, yy, yz, zx, zy, zz)
+    return Geometry((shape[2], shape[1], shape[0]), (spacing,) * 3, (x, y, z), direction)
 
 
 def perilesional_region(inside: NDArray[np.bool_], *, spacing_mm: float, margin_mm: float) -> NDArray[np.bool_]:

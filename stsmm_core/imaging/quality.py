@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from stsmm_core.imaging.flag_kinds import FLAG_KINDS, FlagKind
 from stsmm_core.imaging.preprocess import PatientImages
 from stsmm_core.imaging.volume import Volume, resample
 
@@ -23,9 +24,6 @@ LEAST_LARGEST_PART = 0.99
 """Share of the tumour in its largest part, below which it is in several pieces."""
 LARGEST_SHIFT_MM, LARGEST_TURN_DEGREES = 30.0, 20.0
 """A patient does not move further between two series; a registration that says so has lost its way."""
-
-FlagKind = Literal["border", "parts", "volume", "coverage", "contrast", "spacing", "registration"]
-FLAG_KINDS: tuple[FlagKind, ...] = get_args(FlagKind)
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ def flags(
     if volumes_differ(quality.tensor_volume_cm3, quality.volume_cm3):
         said.append(
             Flag(
-                "volume",
+                "grid",
                 f"mask: {quality.volume_cm3:.1f} cm³ becomes {quality.tensor_volume_cm3:.1f} cm³ on the tumour grid: "
                 "too coarse, or slices too thick",
             )

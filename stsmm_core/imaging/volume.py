@@ -1,8 +1,6 @@
 """A volume is an array with its place in the patient; reading one and resampling it onto another grid."""
 
-import gzip
 import math
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,18 +12,13 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from stsmm_core.errors import CohortError
+from stsmm_core.imaging.nifti import nifti_content, place_faults, stored_reals
 
 Triple = tuple[float, float, float]
 Cosines = tuple[float, float, float, float, float, float, float, float, float]
 
 NO_COSINE = 1e-12
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
-
-# Of the NIfTI header: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h
-NIFTI_SINGLE_FILE = ("1", "4")
-NIFTI_FLOATS = {"16": "f4", "64": "f8"}
-NIFTI_HEADER_BYTES = (348, 540)
-GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -66,30 +59,32 @@ def read_volume(path: Path) -> Volume:
     """Read a scalar 3-D volume (NIfTI, or another format that SimpleITK knows).
 
     Raises:
-        CohortError: when the file is missing, unreadable, cut short, not one scalar 3-D volume, or has a voxel that is
-            NaN or infinite.
+        CohortError: with every fault that `inspect_volume` finds.
     """
-    if not path.is_file():
-        raise CohortError(f"{path}: no such file; put the volume there or correct the name")
-    try:
-        with library_silent():
-            image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
-        raise CohortError(f"{path}: cannot be read as an image ({reason}); export it again as .nii.gz") from None
-    if image.GetDimension() != 3:
-        raise CohortError(
-            f"{path}: has {image.GetDimension()} dimensions, not 3; give one volume with all slices of one contrast"
-        )
-    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
-        raise CohortError(
-            f"{path}: has {image.GetPixelIDTypeAsString()} voxels; give a volume with one real number a voxel"
-        )
-    _check_nifti(path, image)
-    volume = from_image(image)
-    _check_affine(path, image, volume.geometry)
-    _check_finite(path, volume.array)
+    volume, faults = inspect_volume(path)
+    if volume is None or faults:
+        raise CohortError(f"{path}: {'; '.join(faults)}")
     return volume
+
+
+def inspect_volume(path: Path) -> tuple[Volume | None, list[str]]:
+    """A volume and all that is wrong with its file, without the file's name; None where it cannot be read.
+
+    Faulty is a file that is missing, unreadable, cut short, not one scalar 3-D volume, or has a voxel that is NaN or
+    infinite; and a NIfTI file that does not say where the volume lies, or says it twice and differently.
+    """
+    try:
+        image = _read_image(path)
+        content = nifti_content(path, image)
+    except CohortError as error:
+        return None, [str(error)]
+    volume = from_image(image)
+    if content is None:
+        return volume, _finite_faults(volume.array)
+    return volume, place_faults(content, image) + (
+        # ITK makes NaN and infinity 0; a number too large for 32 bits becomes infinite here.
+        _finite_faults(stored_reals(content, image)) or _finite_faults(volume.array)
+    )
 
 
 @contextmanager
@@ -149,50 +144,35 @@ def from_image(image: sitk.Image) -> Volume:
     return Volume(sitk.GetArrayFromImage(image).astype(np.float32), geometry)
 
 
-def _check_nifti(path: Path, image: sitk.Image) -> None:
-    """Refuse what ITK mends in a NIfTI file without a word: it fills up missing voxels and makes NaN and infinity 0."""
-    if not image.HasMetaDataKey("nifti_type") or image.GetMetaData("nifti_type") not in NIFTI_SINGLE_FILE:
-        return
-    content = path.read_bytes()
-    if content.startswith(GZIP_MAGIC):
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, gzip.BadGzipFile, zlib.error):
-            raise CohortError(
-                f"{path}: the compressed file is cut short or damaged; copy it again from its source"
-            ) from None
-    start = int(float(image.GetMetaData("vox_offset")))
-    expected = start + image.GetNumberOfPixels() * int(image.GetMetaData("bitpix")) // 8
-    if len(content) < expected:
-        raise CohortError(
-            f"{path}: is cut short ({len(content)} of {expected} bytes, by its header); copy it again from its source"
-        )
-    code = NIFTI_FLOATS.get(image.GetMetaData("datatype"))
-    if code is not None:
-        order = "<" if int.from_bytes(content[:4], "little") in NIFTI_HEADER_BYTES else ">"
-        _check_finite(path, np.frombuffer(content[start:expected], dtype=order + code))
+def _read_image(path: Path) -> sitk.Image:
+    """Read one scalar 3-D image.
+
+    Raises:
+        CohortError: without the file's name.
+    """
+    if not path.is_file():
+        raise CohortError("no such file; put the volume there or correct the name")
+    # Of a file that calls itself NIfTI nothing else is believed.
+    reader = "NiftiImageIO" if path.name.endswith((".nii", ".nii.gz")) else ""
+    try:
+        with library_silent():
+            image = sitk.ReadImage(str(path), imageIO=reader)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ").replace(str(path), "the file")
+        raise CohortError(f"cannot be read as an image ({reason}); export it again as .nii.gz") from None
+    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
+        raise CohortError(f"has {image.GetPixelIDTypeAsString()} voxels; give a volume with one real number a voxel")
+    if image.GetDimension() != 3 or min(image.GetSize()) < 2:
+        size = " x ".join(str(length) for length in image.GetSize())
+        raise CohortError(f"is not 3D ({size} voxels); give one volume with all slices of one contrast")
+    return image
 
 
-def _check_affine(path: Path, image: sitk.Image, geometry: Geometry) -> None:
-    """Refuse a NIfTI file whose transforms disagree: ITK goes by the rigid one (qform), others by the affine one."""
-    if not image.HasMetaDataKey("sform_code") or int(image.GetMetaData("sform_code")) == 0:
-        return
-    affine = np.array([[float(cell) for cell in image.GetMetaData(f"srow_{axis}").split()] for axis in "xyz"])
-    affine[:2] *= -1  # NIfTI points right and anterior (RAS), ITK left and posterior (LPS)
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(geometry.size) - 1)
-    rigid = np.array(geometry.origin) + corners * np.array(geometry.spacing_mm) @ geometry.axes.T
-    apart = float(np.abs(corners @ affine[:, :3].T + affine[:, 3] - rigid).max())
-    if apart > max(geometry.spacing_mm) / 2:
-        raise CohortError(
-            f"{path}: its two transforms (sform and qform) place the corners up to {apart:.1f} mm apart, so where the "
-            "volume lies is not certain; export it again, or resample it onto an orthogonal grid"
-        )
-
-
-def _check_finite(path: Path, values: NDArray[np.floating]) -> None:
+def _finite_faults(values: NDArray[np.floating]) -> list[str]:
     bad = int((~np.isfinite(values)).sum())
-    if bad:
-        raise CohortError(f"{path}: {bad} voxels are NaN or infinite; export it again, or set the background to 0")
+    if not bad:
+        return []
+    return [f"{bad} of {values.size} voxels are NaN or infinite; export it again, or set the background to 0"]
 
 
 def _exact_zeros(direction: Cosines) -> list[float]:

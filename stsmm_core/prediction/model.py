@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stsmm_core.cohort.clinical import ClinicalEncoding
-from stsmm_core.comparators.networks import BLENDED
 from stsmm_core.config import Experiment, read_experiment
 from stsmm_core.errors import ConfigError, RunError
 from stsmm_core.model.mmnn import ModalityBatch, MultimodalNetwork, build_network, set_weights
-from stsmm_core.run_folder import CHECKPOINTS_FOLDER, CONFIG_FILE, METRICS_FILE, NETWORKS_FOLDER
+from stsmm_core.run_folder import BLENDED, CHECKPOINTS_FOLDER, CONFIG_FILE, METRICS_FILE, NETWORKS_FOLDER
 from stsmm_core.seeds import derive_seed
 from stsmm_core.training.experiment import load_progress
 from stsmm_core.training.fitted import FittedNetwork, load_fitted

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from stsmm_core.cohort.cohort import IMAGES_FOLDER, Cohort, Finding
+from stsmm_core.cohort.cohort import IMAGES_FOLDER, MANIFEST_FILE, Cohort, Finding
 from stsmm_core.cohort.image_flags import image_flags
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.config import Imaging, read_experiment
 from stsmm_core.errors import CohortError
 from stsmm_core.files import write_text_atomically
+from stsmm_core.imaging.channels import channel_notes
 from stsmm_core.imaging.preprocess import PatientImages, read_images, run_steps
 from stsmm_core.imaging.quality import PatientQuality, measure, tumour_on
 from stsmm_core.imaging.volume import Volume
@@ -47,8 +48,11 @@ def check_images(cohort: Cohort, config: Imaging, *, pages: Path | None, advance
 
     Returns:
         Notes on what is odd, and a fault for a patient whose images cannot be preprocessed.
+
+    Raises:
+        ConfigError: when a channel is to be registered that the cohort does not have.
     """
-    findings: list[Finding] = []
+    findings = [Finding("note", MANIFEST_FILE, note) for note in channel_notes(cohort.manifest.channels, config)]
     qualities: dict[str, PatientQuality] = {}
     for patient in cohort.patients:
         if cohort.has_image(patient):

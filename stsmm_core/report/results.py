@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES, Category
 from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
-from stsmm_core.imaging.quality import FlagKind
+from stsmm_core.imaging.flag_kinds import FlagKind
 from stsmm_core.report.history import FUSION, history_of, read_history
 from stsmm_core.report.run_files import Record, broken, read_record, read_run_experiment, read_versions
 from stsmm_core.run_folder import CONFIG_FILE, HISTORY_FILE, METRICS_FILE, VERSIONS_FILE

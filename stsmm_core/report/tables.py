@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES, Category
-from stsmm_core.imaging.quality import FLAG_KINDS, FlagKind
+from stsmm_core.imaging.flag_kinds import FLAG_KINDS, FlagKind
 from stsmm_core.report.history import FUSION
 from stsmm_core.report.results import (
     CategorySummary,
@@ -24,9 +24,10 @@ FLAG_WORDS: dict[FlagKind, str] = {
     "border": "Tumour touches the border of the image, n (%)",
     "parts": "Mask in several parts, n (%)",
     "volume": "Volumes of mask, contours or table differ, n (%)",
-    "coverage": "A channel shows part of the tumour, n (%)",
     "contrast": "Saturated or without contrast, n (%)",
     "spacing": "Unusual voxel size, n (%)",
+    "grid": "Volume changed by resampling, n (%)",
+    "coverage": "A channel shows part of the tumour, n (%)",
     "registration": "Doubtful registration, n (%)",
 }
 
@@ -134,18 +135,21 @@ def cohort_table(sites: Sequence[SiteSummary]) -> Table:
 
 
 def image_table(sites: Sequence[SiteSummary]) -> Table:
-    """One column a site and a total: patients with each kind of oddity in their images; nothing without images."""
+    """One column a site and a total: patients with each kind of oddity in their images; nothing without images.
+
+    A kind that no site tells of has no row: over the wire come only those seen on the images as read.
+    """
     everyone = total_of(sites)
     if not everyone.image_flags or everyone.with_image == 0:
         return ()
     columns = [*sites, everyone]
     rows = [Row("With image, n", tuple(count(column.with_image) for column in columns))]
-    for kind, words in FLAG_WORDS.items():
+    for kind in (kind for kind in FLAG_WORDS if kind in everyone.image_flags):
         cells = tuple(
             NOT_RECORDED if column.with_image == 0 else share(column.image_flags.get(kind, 0), column.with_image)
             for column in columns
         )
-        rows.append(Row(words, cells))
+        rows.append(Row(FLAG_WORDS[kind], cells))
     return tuple(rows)
 
 
@@ -204,7 +208,7 @@ def total_of(sites: Sequence[SiteSummary]) -> SiteSummary:
         image_flags={
             kind: _sum([site.image_flags.get(kind, 0) for site in sites])
             for kind in FLAG_KINDS
-            if any(site.image_flags for site in sites)
+            if any(kind in site.image_flags for site in sites)
         },
         variables=variables,
     )

@@ -35,7 +35,7 @@ class SiteDescription:
         with_image: patients that have the image modality.
         summary: of all patients' variables (for the cohort table, never for training).
         withheld: variables that the site keeps to itself; the summary has zeros there.
-        image_flags: patients with each kind of oddity in their images (`imaging.quality.FLAG_KINDS`).
+        image_flags: patients with each kind of oddity in their images (`imaging.flag_kinds.FLAG_KINDS`).
     """
 
     site: str
@@ -48,20 +48,24 @@ class SiteDescription:
     image_flags: Mapping[str, int | None] = field(default_factory=dict)
 
     def suppressed(self, minimum: int) -> "SiteDescription":
-        """The same without counts from 1 to `minimum` - 1, and without variables that hold one."""
+        """The same without counts from 1 to `minimum` - 1, and without variables that hold one.
 
-        def shown(count: int | None) -> int | None:
-            return None if count is not None and 0 < count < minimum else count
+        Nor with a count of images or of their oddities that leaves out so few patients.
+        """
+
+        def shown(count: int | None, *wholes: int | None) -> int | None:
+            rests = [whole - count for whole in wholes if whole is not None and count is not None]
+            return None if any(0 < part < minimum for part in (count or 0, *rests)) else count
 
         return SiteDescription(
             self.site,
             self.channels,
             shown(self.patients),
             {endpoint: shown(count) for endpoint, count in self.events.items()},
-            shown(self.with_image),
+            shown(self.with_image, self.patients),
             self.summary.suppressed(minimum),
             self.summary.small(minimum),
-            {kind: shown(count) for kind, count in self.image_flags.items()},
+            {kind: shown(count, self.with_image, self.patients) for kind, count in self.image_flags.items()},
         )
 
     def to_table(self) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from stsmm_core.cohort.check import check_cohort
 from stsmm_core.cohort.cohort import MANIFEST_FILE, Cohort
 from stsmm_core.cohort.reading import cohort_folders, load_cohort
 from stsmm_core.config import Experiment
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.batch import Job
+from stsmm_core.imaging.channels import channel_notes
 from stsmm_core.model.image_encoder import build_image_encoder
 from stsmm_core.model.pretrained import LoadedWeights, load_pretrained
 from stsmm_core.training.site_data import agreed_channels, complete_from_masks
@@ -35,6 +38,32 @@ def open_cohorts(folders: Sequence[Path]) -> list[Cohort]:
         )
     agreed_channels({cohort.manifest.site: cohort.manifest.channels for cohort in cohorts})
     return cohorts
+
+
+def notes_on_channels(cohorts: Sequence[Cohort], experiment: Experiment) -> list[str]:
+    """What the experiment leaves undone with the cohorts' channels (`imaging.channels.channel_notes`).
+
+    Raises:
+        ConfigError: when a channel is to be registered that the cohorts do not have.
+    """
+    if "image" not in experiment.data.modalities:
+        return []
+    channels = agreed_channels({cohort.manifest.site: cohort.manifest.channels for cohort in cohorts})
+    return channel_notes(channels, experiment.imaging)
+
+
+def announce_inputs(console: Console, experiment: Experiment, cohorts: Sequence[Cohort]) -> None:
+    """Say which cohorts a command took, what is odd about their channels, and what was loaded to start from.
+
+    Raises:
+        ConfigError: when a channel is to be registered that a cohort does not have.
+        RunError: when the pretrained weights cannot be used.
+    """
+    console.print(describe_cohorts(cohorts), soft_wrap=True)
+    for note in notes_on_channels(cohorts, experiment):
+        console.print(f"Note: {note}", soft_wrap=True)
+    if experiment.model.pretrained:
+        console.print(str(try_pretrained(experiment, cohorts)), soft_wrap=True)
 
 
 def describe_cohorts(cohorts: Sequence[Cohort]) -> str:

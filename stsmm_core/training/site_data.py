@@ -16,6 +16,7 @@ from stsmm_core.cohort.splits import Fold, Rows
 from stsmm_core.config import Experiment
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.cache import cached_patient
+from stsmm_core.imaging.channels import check_registered_channels
 from stsmm_core.imaging.preprocess import read_tumour
 from stsmm_core.imaging.quality import PatientQuality, count_flags
 from stsmm_core.imaging.tumour import tumour_size
@@ -32,7 +33,7 @@ class SiteData:
         outcomes: times and events of the experiment's endpoints.
         images: tumour tensors, shape (patients, channels, D, H, W); zeros where there is no image.
         has_image: shape (patients,).
-        image_flags: patients with each kind of oddity in their images (`imaging.quality.FLAG_KINDS`).
+        image_flags: patients with each kind of oddity in their images (`imaging.flag_kinds.FLAG_KINDS`).
     """
 
     site: str
@@ -75,9 +76,14 @@ def load_site_data(
         cohort: with sizes completed (`complete_from_masks`).
         cache: folder of preprocessed tensors; safe to share between runs and processes.
         advance: called once a patient, for a progress bar.
+
+    Raises:
+        CohortError: naming the patient whose images cannot be used.
+        ConfigError: when a channel is to be registered that the cohort does not have.
     """
     wants_images = "image" in experiment.data.modalities
     channels = cohort.manifest.channels if wants_images else ()
+    check_registered_channels(channels, experiment.imaging)
     has_image = np.array([bool(channels) and cohort.has_image(patient) for patient in cohort.patients], dtype=bool)
     images = torch.zeros(len(cohort.patients), len(channels), *experiment.imaging.shape)
     qualities: dict[str, PatientQuality] = {}

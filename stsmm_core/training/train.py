@@ -24,7 +24,7 @@ from stsmm_core.training.centralised import Centralised
 from stsmm_core.training.centre import Centre, open_centre, open_salt
 from stsmm_core.training.experiment import Progress, run_fold, write_history
 from stsmm_core.training.fitted import save_fitted
-from stsmm_core.training.inputs import describe_cohorts, open_cohorts, try_pretrained
+from stsmm_core.training.inputs import announce_inputs, open_cohorts
 from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.results import make_metrics, oracle_concordance, write_metrics
 from stsmm_core.training.site_data import load_site_data
@@ -54,9 +54,7 @@ def train_run(console: Console, config: Path, cohort: Sequence[Path], out: Path,
     experiment = read_experiment(config)
     available_device(experiment.training.device)
     cohorts = open_cohorts(cohort)
-    console.print(describe_cohorts(cohorts), soft_wrap=True)
-    if experiment.model.pretrained:
-        console.print(str(try_pretrained(experiment, cohorts)), soft_wrap=True)
+    announce_inputs(console, experiment, cohorts)
     with open_run(out, experiment, describe_inputs("centralised", cohorts)):
         if not (out / METRICS_FILE).exists():
             centres = load_centres(console, experiment, cohorts, out, cache=cache or out / "cache")

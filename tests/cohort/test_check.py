@@ -8,6 +8,8 @@ import pytest
 import SimpleITK
 
 from stsmm_core.cohort.check import check_cohort
+from stsmm_core.errors import CohortError
+from stsmm_core.imaging.volume import read_volume
 
 
 def faults(folder):
@@ -120,10 +122,7 @@ def test_nan_and_infinite_voxels_are_counted(make_cohort, big_endian):
         path.write_bytes(gzip.compress(swapped(gzip.decompress(path.read_bytes()))))
     found = faults(folder)
     assert {fault.file for fault in found} == {"images/P02/t2.nii.gz"}
-    assert [fault.message.split(";")[0] for fault in found] == [
-        "has 5 NaN of 1152 voxels",
-        "has 2 infinite of 1152 voxels",
-    ]
+    assert [fault.message.split(";")[0] for fault in found] == ["7 of 1152 voxels are NaN or infinite"]
 
 
 def test_nan_in_a_mask(make_cohort, mask):
@@ -131,7 +130,7 @@ def test_nan_in_a_mask(make_cohort, mask):
     voxels = mask.astype(np.float64)
     voxels[0, 0, 0] = np.nan
     folder.write_image("P02", "t1_mask", voxels)
-    assert "has 1 NaN of 1152 voxels" in only_fault(folder, "t1_mask.nii.gz")
+    assert "1 of 1152 voxels are NaN" in only_fault(folder, "t1_mask.nii.gz")
 
 
 def test_constant_inside_the_mask(make_cohort, mask):
@@ -152,7 +151,7 @@ def test_file_that_is_no_nifti(make_cohort):
     folder = make_cohort(3)
     folder.image("P02", "t1").write_text("not an image")
     message = only_fault(folder, "t1.nii.gz")
-    assert message.startswith("cannot be read as NIfTI (")
+    assert message.startswith("cannot be read as an image (")
     assert "export it again" in message
 
 
@@ -171,7 +170,7 @@ def test_volume_with_fewer_voxels_than_its_header_says(make_cohort):
     content = gzip.decompress(path.read_bytes())
     path.write_bytes(gzip.compress(content[: len(content) // 2]))
     message = only_fault(folder, "t2.nii.gz")
-    assert f"is cut short: {len(content) // 2} of {len(content)} bytes" in message
+    assert f"is cut short ({len(content) // 2} of {len(content)} bytes" in message
 
 
 def test_flipped_bits_in_the_compressed_voxels(make_cohort):
@@ -193,7 +192,7 @@ def test_not_3d(make_cohort, shape):
 def test_complex_voxels(make_cohort):
     folder = make_cohort(3)
     folder.write_image("P02", "t2", folder.volume().astype(np.complex64))
-    assert "NIfTI datatype 32" in only_fault(folder, "t2.nii.gz")
+    assert "one real number a voxel" in only_fault(folder, "t2.nii.gz")
 
 
 def test_mask_at_the_border_is_a_note(make_cohort, mask):
@@ -262,3 +261,16 @@ def test_images_that_could_not_be_checked_are_said(make_cohort):
     folder = make_cohort(3)
     (folder.root / "clinical.csv").unlink()
     assert notes(folder) == ["images: not checked yet: mend the faults above first"]
+
+
+@pytest.mark.parametrize(("place", "value"), [(252, struct.pack("<2h", 0, 0)), (284, struct.pack("<f", 0.4))])
+def test_the_check_finds_what_preprocessing_refuses(make_cohort, place, value):
+    """No place at all, and a skewed sform beside the qform."""
+    folder = make_cohort(3)
+    path = folder.image("P02", "t2")
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[place : place + len(value)] = value
+    path.write_bytes(gzip.compress(bytes(content)))
+    with pytest.raises(CohortError) as refused:
+        read_volume(path)
+    assert str(refused.value) == f"{path}: {only_fault(folder, 't2.nii.gz')}"

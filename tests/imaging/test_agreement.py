@@ -6,7 +6,12 @@ import torch
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
 from stsmm_core.errors import CohortError
-from stsmm_core.imaging.agreement import compare_masks, intraclass_correlation, mean_with_interval
+from stsmm_core.imaging.agreement import (
+    compare_masks,
+    intraclass_correlation,
+    mean_share_with_interval,
+    mean_with_interval,
+)
 from stsmm_core.imaging.volume import Geometry, Volume
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -72,6 +77,15 @@ def test_icc_sees_a_constant_difference():
     assert intraclass_correlation(volumes + np.array([[0, 60]])).value < 0.9
 
 
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e6])
+def test_icc_of_two_readers_who_are_one(seed, scale):
+    """Sums of squares of equal readers are 0 but for rounding."""
+    volumes = scale * np.random.default_rng(seed).lognormal(4, 1, (12, 1))
+    estimate = intraclass_correlation(np.repeat(volumes, 2, axis=1))
+    assert (estimate.value, estimate.low, estimate.high) == (1, 1, 1)
+
+
 @pytest.mark.parametrize("ratings", [np.ones((1, 2)), np.ones((5, 2))], ids=["one tumour", "no variance"])
 def test_icc_without_an_answer(ratings):
     assert np.isnan(intraclass_correlation(ratings).value)
@@ -85,6 +99,29 @@ def test_interval_covers_the_mean_as_often_as_it_says():
     ]
     assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
     assert np.isnan(mean_with_interval(np.array([1.0])).low)
+
+
+def test_intervals_hold_only_what_can_be():
+    shares, distances = np.array([0.99, 0.98, 0.6, 0.99]), np.array([0.1, 0.2, 0.1, 9.0])
+    estimate = mean_share_with_interval(shares)
+    assert 0 < estimate.low < estimate.value == shares.mean() < estimate.high < 1
+    assert mean_with_interval(shares).high > 1  # the plain interval does not know
+    assert mean_with_interval(distances).low == 0
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_share_of_equal_values(value):
+    estimate = mean_share_with_interval(np.full(4, value))
+    assert (estimate.value, estimate.low, estimate.high) == (value, value, value)
+    single = mean_share_with_interval(np.array([value]))
+    assert np.isnan([single.low, single.high]).all()
+
+
+def test_share_interval_covers_the_mean_as_often_as_it_says():
+    """Dice of 36 tumours about 0.9, as two readers have it."""
+    rng = np.random.default_rng(2)
+    estimates = [mean_share_with_interval(rng.beta(18, 2, 36)) for _ in range(2000)]
+    assert np.mean([each.low <= 0.9 <= each.high for each in estimates]) == pytest.approx(0.95, abs=0.015)
 
 
 def test_icc_interval_covers_the_truth():

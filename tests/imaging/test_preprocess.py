@@ -138,6 +138,30 @@ def test_axes_follow_the_first_channel(tmp_path, phantoms):
     assert (np.diff(columns) > 0).all()
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_left_handed_grid_is_not_mirrored(tmp_path, phantoms, axis):
+    """A patient stored with one axis in reverse: the tensor is at most turned, and equal for the slices' axis."""
+    mask = phantoms.box((24, 24, 30))
+    marks = [phantoms.blob(point, 4) for point in ((9, 0, 0), (0, 9, 0), (0, 0, 9))]
+    usual = np.reshape(phantoms.rotation((1, 2, 3), 20), (3, 3))
+    reverse = np.diag([-1.0 if along == axis else 1.0 for along in range(3)])
+
+    def tensor(direction):
+        grid = phantoms.grid((40, 40, 20), (1.2, 1.2, 3.0), direction=tuple(direction.ravel().tolist()))
+        channels = [grid.write(tmp_path / f"{number}.nii.gz", mark) for number, mark in enumerate(marks)]
+        outline = grid.write(tmp_path / "mask.nii.gz", lambda points: mask(points @ usual))
+        return preprocess_patient(named(channels), outline, imaging(shape=(24, 24, 24), margin_mm=2))
+
+    def handedness(channels):
+        peaks = [np.array(np.unravel_index(channel.argmax(), channel.shape)) - 11.5 for channel in channels]
+        return np.sign(np.linalg.det(peaks))
+
+    there, back = tensor(usual), tensor(usual @ reverse)
+    assert handedness(there) == handedness(back)
+    if axis == 2:
+        np.testing.assert_allclose(there, back, atol=2e-3)
+
+
 def test_zscore_over_the_bounding_region(tmp_path, phantoms, noise):
     """A box tumour without margin is its own bounding region: mean 0, SD 1, whatever the unit of the channel."""
     grid = phantoms.grid((48, 48, 16), (1.0, 1.0, 3.0))

@@ -26,7 +26,7 @@ def test_values_that_are_not_finite(tmp_path, phantoms, noise, name):
         "mask": grid.write(tmp_path / "mask.nii.gz", phantoms.box((8, 8, 8))),
     }
     grid.write(paths[name], spoilt)
-    with pytest.raises(CohortError, match=rf"{name}\.nii\.gz: 1 voxels are NaN or infinite; export"):
+    with pytest.raises(CohortError, match=rf"{name}\.nii\.gz: 1 of 4096 voxels are NaN or infinite; export"):
         preprocess_patient({"t1": paths["t1"]}, paths["mask"], imaging(shape=(16, 16, 16)))
 
 

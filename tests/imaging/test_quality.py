@@ -7,8 +7,9 @@ import pytest
 from plain_imaging import imaging
 
 from stsmm_core.config import Registration
+from stsmm_core.imaging.flag_kinds import FLAG_KINDS, KINDS_AS_READ
 from stsmm_core.imaging.preprocess import prepare_patient, read_images
-from stsmm_core.imaging.quality import FLAG_KINDS, count_flags, flags, measure, median_spacings
+from stsmm_core.imaging.quality import count_flags, flags, measure, median_spacings
 from stsmm_core.imaging.volume import read_volume
 
 CONFIG = imaging(shape=(24, 24, 24), margin_mm=3)
@@ -78,6 +79,19 @@ def test_patients_are_counted_once_a_kind(write):
     several = found(replace(quality, at_border=True), sheet=quality.volume_cm3 * 2, contour=quality.volume_cm3 / 2)
     counts = count_flags([several, [], found(quality, sheet=quality.volume_cm3 * 2)])
     assert counts == dict.fromkeys(FLAG_KINDS, 0) | {"border": 1, "volume": 2}
+
+
+def test_kinds_as_read_do_not_depend_on_the_settings(write, phantoms):
+    """They cross the wire, and who asks chooses the settings: neighbouring ones would tell patients apart."""
+    tumour, short = phantoms.box((30, 12, 24)), phantoms.grid((40, 40, 4), (1.0, 1.0, 3.0), centre=(0, 0, 6))
+    coarse = CONFIG.model_copy(update={"shape": (8, 8, 8), "margin_mm": 6.0})
+    kinds = [
+        {flag.kind for flag in found(write(mask=tumour, t2_grid=short, config=config)[0], sheet=100.0)}
+        for config in (CONFIG, coarse)
+    ]
+    assert "grid" in kinds[1] - kinds[0]
+    assert "coverage" in kinds[0]
+    assert kinds[0] & set(KINDS_AS_READ) == kinds[1] & set(KINDS_AS_READ) == {"volume"}
 
 
 def test_channel_that_shows_part_of_the_tumour(write, phantoms):

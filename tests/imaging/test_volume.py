@@ -9,7 +9,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stsmm_core.errors import CohortError
-from stsmm_core.imaging.volume import Geometry, Volume, from_image, read_volume, resample, to_image
+from stsmm_core.imaging.volume import (
+    Geometry,
+    Volume,
+    from_image,
+    inspect_volume,
+    read_volume,
+    resample,
+    to_image,
+)
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -54,11 +62,11 @@ def test_the_path_is_named_as_given(tmp_path, monkeypatch):
         read_volume((tmp_path / "t1.nii.gz").relative_to(tmp_path))
 
 
-@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 4, 5)])
-def test_two_and_four_dimensions_are_refused(tmp_path, shape):
+@pytest.mark.parametrize("shape", [(4, 3), (1, 4, 3), (2, 3, 4, 5)])
+def test_two_and_four_dimensions_and_one_slice_are_refused(tmp_path, shape):
     path = tmp_path / "t1.nii.gz"
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros(shape, np.float32), isVector=False), str(path))
-    with pytest.raises(CohortError, match=rf"t1.nii.gz: has {len(shape)} dimensions"):
+    with pytest.raises(CohortError, match=r"t1.nii.gz: is not 3D \("):
         read_volume(path)
 
 
@@ -112,7 +120,7 @@ def test_voxels_that_are_no_numbers_are_refused(tmp_path, name, pixel, value):
     values = np.ones((3, 4, 5), pixel)
     values[2, 3, 4] = values[0, 0, 0] = value
     sitk.WriteImage(sitk.GetImageFromArray(values), str(path))
-    with pytest.raises(CohortError, match=rf"{name}: 2 voxels are NaN or infinite"):
+    with pytest.raises(CohortError, match=rf"{name}: 2 of 60 voxels are NaN or infinite"):
         read_volume(path)
 
 
@@ -132,7 +140,7 @@ def test_big_endian_files(tmp_path, spoilt):
     path = tmp_path / "t1.nii"
     path.write_bytes(bytes(header) + values.tobytes())
     if spoilt:
-        with pytest.raises(CohortError, match="1 voxels are NaN"):
+        with pytest.raises(CohortError, match="1 of 24 voxels are NaN"):
             read_volume(path)
     else:
         np.testing.assert_array_equal(read_volume(path).array, values)
@@ -221,3 +229,75 @@ def test_transforms_that_disagree(tmp_path, capfd):
     with pytest.raises(CohortError, match=r"\(sform and qform\) place the corners up to 2.4 mm apart"):
         read_volume(path)
     assert "sheared" not in capfd.readouterr().err
+
+
+CODES, SFORM = slice(252, 256), slice(280, 328)
+"""Of a NIfTI-1 header."""
+
+
+@pytest.fixture
+def rewritten(tmp_path):
+    """Write a turned volume, in the header's words changed by the test; where it lies is known."""
+    path = tmp_path / "t1.nii"
+    image = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=(6, 7, 8)).astype(np.float32))
+    image.SetSpacing((1.0, 1.5, 2.0))
+    image.SetOrigin((30.0, -40.0, 50.0))
+
+    def write(*, codes=(1, 1), unit=2, direction=IDENTITY, sform=None):
+        image.SetDirection(direction)
+        sitk.WriteImage(image, str(path))
+        content = bytearray(path.read_bytes())
+        content[CODES] = struct.pack("<2h", *codes)
+        content[123] = unit
+        if sform is not None:
+            content[SFORM] = struct.pack("<12f", *sform)
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def test_a_volume_without_a_place_is_refused(rewritten):
+    """ITK puts it at the origin, and two channels with other fields of view upon each other."""
+    with pytest.raises(
+        CohortError, match=r"t1\.nii: does not say where the volume lies .* export it with its position"
+    ):
+        read_volume(rewritten(codes=(0, 0)))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("degrees", [35, 179.99, 180])
+@pytest.mark.parametrize(("unit", "mm"), [(2, 1.0), (10, 1.0), (0, 1.0), (1, 1000.0), (3, 0.001)])
+@pytest.mark.parametrize("codes", [(1, 1), (1, 0), (0, 1), (2, 1), (1, 2)])
+def test_transforms_that_agree_in_any_unit(rewritten, phantoms, codes, unit, mm, degrees, reverse):
+    turn = np.reshape(phantoms.rotation((1, 2, 3), degrees), (3, 3)) * ((1, 1, -1) if reverse else 1)
+    geometry = read_volume(rewritten(codes=codes, unit=unit, direction=turn.ravel().tolist())).geometry
+    assert geometry.spacing_mm == pytest.approx(np.array([1.0, 1.5, 2.0]) * mm, rel=1e-5)
+    assert geometry.origin == pytest.approx(np.array([30.0, -40.0, 50.0]) * mm, rel=1e-4)
+    np.testing.assert_allclose(geometry.axes, turn, atol=1e-3 if degrees == 179.99 else 1e-5)
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (1, 2), (2, 1)])
+def test_a_rigid_sform_elsewhere_than_the_qform_is_refused(rewritten, codes):
+    """ITK takes the sform where its code is 1 and the transform is rigid, and the qform otherwise."""
+    sform = (-1, 0, 0, -30, 0, -1.5, 0, 40, 0, 0, 2, 58)
+    with pytest.raises(CohortError, match=r"place the corners up to 8\.0 mm apart"):
+        read_volume(rewritten(codes=codes, sform=sform))
+
+
+def test_a_reversed_axis_in_one_of_the_transforms_is_refused(rewritten):
+    with pytest.raises(CohortError, match=r"place the corners up to 20\.0 mm apart"):
+        read_volume(rewritten(sform=(-1, 0, 0, -30, 0, -1.5, 0, 40, 0, 0, -2, 50)))
+
+
+def test_all_faults_of_a_file_come_together(rewritten):
+    path = rewritten(codes=(0, 0))
+    content = bytearray(path.read_bytes())
+    content[-4:] = np.float32(np.nan).tobytes()
+    path.write_bytes(content)
+    volume, faults = inspect_volume(path)
+    assert volume is not None
+    assert [fault.split(" (")[0].split(";")[0] for fault in faults] == [
+        "does not say where the volume lies",
+        "1 of 336 voxels are NaN or infinite",
+    ]

@@ -114,6 +114,7 @@ def test_oddities_of_the_images_are_counted_by_site(federated: Page) -> None:
         "27 (9.2 %)",
     ]
     assert rows["Unusual voxel size, n (%)"][-1] == "0 (0.0 %)"
+    assert "Doubtful registration, n (%)" not in rows  # of which no site tells
 
 
 def test_a_run_without_images_has_no_image_table(metrics: dict[str, Any], write: Callable[..., Path]) -> None:

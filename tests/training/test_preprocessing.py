@@ -1,15 +1,21 @@
 """stsmm preprocess: the cache is full afterwards, and what cannot be done is said."""
 
+import io
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from rich.console import Console
 from typer.testing import CliRunner
 
 from stsmm_core.cli import build_app
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
 from stsmm_core.config import read_experiment
-from stsmm_core.errors import CohortError
+from stsmm_core.errors import CohortError, ConfigError
+from stsmm_core.report.image_check import check_images
+from stsmm_core.training.inputs import notes_on_channels
+from stsmm_core.training.preprocessing import preprocess_cohorts
 from stsmm_core.training.site_data import load_site_data
 
 CONFIG = """
@@ -74,6 +80,44 @@ def test_force_makes_them_anew(cohorts):
     assert all(after[name] > before[name] for name in before)
 
 
+def test_a_damaged_tensor_is_not_there(cohorts):
+    run(cohorts)
+    path = next((cohorts.parent / "cache").iterdir())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    assert "1 to do" in run(cohorts)
+    assert path.read_bytes() == whole
+
+
+def test_dry_run_predicts_from_a_patient_who_can_be_done(cohorts):
+    """And says who could not."""
+    patients = with_images(cohorts)
+    patients.sort(key=lambda pair: sum(pair[0].channel_path(pair[1], name).stat().st_size for name in ("t1", "t2")))
+    cohort, median = patients[len(patients) // 2]
+    cohort.mask_path(median).write_bytes(b"")
+    console = Console(file=io.StringIO())
+    with pytest.raises(CohortError, match=rf"^1 of {len(patients)} patients could not .*\n.*patient {median}: "):
+        preprocess_cohorts(
+            console,
+            [cohorts],
+            cohorts.parent / "config.toml",
+            cohorts.parent / "cache",
+            workers=1,
+            force=False,
+            dry_run=True,
+        )
+    assert f"{len(patients) - 1} to do: about" in console.file.getvalue()
+    assert not (cohorts.parent / "cache").exists()
+
+
+def test_dry_run_of_patients_none_of_whom_can_be_done(cohorts):
+    number = len(with_images(cohorts))
+    for cohort, patient in with_images(cohorts):
+        cohort.mask_path(patient).write_bytes(b"")
+    with pytest.raises(CohortError, match=rf"^{number} of {number} patients could not be preprocessed"):
+        run(cohorts, "--dry-run")
+
+
 def test_one_bad_patient_does_not_stop_the_others(cohorts):
     cohort, patient = with_images(cohorts)[-1]
     path = cohort.channel_path(patient, "t1")
@@ -84,3 +128,23 @@ def test_one_bad_patient_does_not_stop_the_others(cohorts):
     ):
         run(cohorts)
     assert len(list((cohorts.parent / "cache").iterdir())) == len(with_images(cohorts)) - 1
+
+
+def test_channels_that_the_settings_do_not_name(cohorts):
+    config = cohorts.parent / "config.toml"
+    config.write_text(CONFIG.replace('steps = ["', 'steps = ["bias_correction", "'))
+    assert "Note:" not in run(cohorts, "--dry-run")
+    config.write_text(config.read_text() + "[imaging.bias_correction]\nchannels = ['t1', 'T2']\n")
+    assert "Note: channel t2 looks like MRI" in run(cohorts, "--dry-run")
+    experiment = read_experiment(config)
+    loaded = [load_cohort(cohorts / site) for site in ("site_1", "site_2")]
+    assert [note.split(",")[0] for note in notes_on_channels(loaded, experiment)] == ["channel t2 looks like MRI"]
+    found = check_images(loaded[0].subset([]), experiment.imaging, pages=None, advance=lambda: None)
+    assert [str(finding) for finding in found] == [f"cohort.toml: {notes_on_channels(loaded, experiment)[0]}"]
+    config.write_text(
+        CONFIG.replace('steps = ["', 'steps = ["registration", "') + "[imaging.registration]\nchannels = ['T2']\n"
+    )
+    with pytest.raises(ConfigError, match="channels names T2, but the cohort's channels are t1, t2"):
+        run(cohorts)
+    with pytest.raises(ConfigError, match="names T2"):
+        load_site_data(loaded[0], read_experiment(config), cache=cohorts.parent / "cache")

@@ -77,7 +77,7 @@ def holds(pattern: str, value: str) -> bool:
 
 
 def _slices(series: Series) -> int:
-    return max(len(series.instances), int(text(series.header, "NumberOfFrames") or 1))
+    return max(len(series.instances), series.frames)
 
 
 def label(series: Series) -> str:

@@ -11,13 +11,13 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from stsmm_core.cohort.dicom.importer import dropped_columns, import_dicom, read_clinical
+from stsmm_core.cohort.dicom.clinical import ClinicalTable, read_clinical
+from stsmm_core.cohort.dicom.importer import import_dicom
 from stsmm_core.cohort.dicom.oddities import plan_notes
 from stsmm_core.cohort.dicom.plan import Plan, make_plan
 from stsmm_core.cohort.dicom.pseudonyms import name_patients, new_salt, read_salt
 from stsmm_core.cohort.dicom.rules import read_rules
 from stsmm_core.cohort.dicom.scan import Export, files_below, scan_export
-from stsmm_core.errors import CohortError
 
 
 def import_command(
@@ -43,21 +43,16 @@ def import_command(
         logging.getLogger(library).setLevel(logging.CRITICAL)
     rules = read_rules(rules_file)
     manifest = rules.manifest()
-    table, lines = read_clinical(clinical, manifest)
+    table = read_clinical(clinical, manifest)
     # A dry run writes nothing, not even a salt that is not there yet.
     secret = new_salt() if salt is None or (dry_run and not salt.exists()) else read_salt(salt)
-    patients = name_patients(lines, None if keep_ids else secret)
+    patients = name_patients(table.lines, None if keep_ids else secret)
     console, progress = Console(), Console(stderr=True)
     with Progress(console=progress, transient=True) as bars:
         task = bars.add_task("Reading headers", total=sum(1 for _ in files_below(source)))
         export = scan_export(source, rules.tags(), advance=lambda: bars.advance(task))
-    if export.unreadable and not (leave_out_faulty or dry_run):
-        raise CohortError(
-            f"{len(export.unreadable)} DICOM files cannot be read, so a slice may be missing; export them again "
-            "(--dry-run --show-sources names them), or use --leave-out-faulty; nothing was written"
-        )
     plan = make_plan(source, export, rules, patients)
-    for note in _notes(plan, export, dropped_columns(clinical, table)) + plan_notes(plan.patients):
+    for note in _notes(plan, export, table) + plan_notes(plan.patients):
         console.print(Text(f"note   {note}"), soft_wrap=True)
     if dry_run:
         console.print(_decisions(plan, show_sources=show_sources))
@@ -65,7 +60,7 @@ def import_command(
             console.print(Text(f"unreadable  {path.relative_to(source)}"), soft_wrap=True)
         for fault in plan.faults:
             console.print(Text(f"fault  {fault}", style="red"), soft_wrap=True)
-        if plan.faults:
+        if plan.faults or plan.lost:
             raise typer.Exit(1)
         return
     with Progress(console=progress, transient=True) as bars:
@@ -85,16 +80,18 @@ def import_command(
     console.print(f"Wrote {out}\nCheck it with: stsmm cohort check {out}", soft_wrap=True)
 
 
-def _notes(plan: Plan, export: Export, dropped: list[str]) -> list[str]:
+def _notes(plan: Plan, export: Export, table: ClinicalTable) -> list[str]:
     without = sum(not patient.channels for patient in plan.patients) - len(plan.faults)
+    masks = sum(outline.kind == "nifti" for patient in plan.patients for outline in patient.outlines.values())
     counts: Mapping[str, int] = {
         "patients of the export have no row in the clinical table: left out": plan.strangers,
         "patients of the clinical table have no images in the export": without,
         "DICOM files cannot be read and are left out": len(export.unreadable),
+        "files are not DICOM by their content and are not used": len(export.other_files) - masks,
     }
     notes = [f"{count} {what}" for what, count in counts.items() if count]
-    if dropped:
-        notes.append(f"columns that are not in the data dictionary are left out: {', '.join(dropped)}")
+    if table.dropped:
+        notes.append(f"columns that are not in the data dictionary are left out: {', '.join(table.dropped)}")
     return notes
 
 

@@ -1,54 +1,51 @@
 """Writing the cohort that a plan describes: volumes, masks, tables, and nothing that names a patient."""
 
-import csv
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
-import pydicom
 import SimpleITK as sitk
 
 from stsmm_core.cohort.acquisition import ACQUISITION_FILE, CHANNEL, CONTOUR_CM3
 from stsmm_core.cohort.cohort import IMAGES_FOLDER, Manifest, write_cohort_tables
+from stsmm_core.cohort.dicom.clinical import ClinicalTable
 from stsmm_core.cohort.dicom.masks import read_mask
 from stsmm_core.cohort.dicom.oddities import series_notes
 from stsmm_core.cohort.dicom.plan import Fault, PatientPlan, Plan
 from stsmm_core.cohort.dicom.pseudonyms import cleaned, identifiers_of
-from stsmm_core.cohort.dicom.scan import Series, text
+from stsmm_core.cohort.dicom.scan import Series, read_object, text
 from stsmm_core.cohort.dicom.series import read_series
-from stsmm_core.cohort.dictionary import ENDPOINTS, PATIENT_ID, VARIABLES, endpoint_columns
-from stsmm_core.cohort.importing import new_folder, read_source_table
-from stsmm_core.cohort.reading import load_cohort
+from stsmm_core.cohort.dictionary import PATIENT_ID
+from stsmm_core.cohort.importing import new_folder
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.volume import Volume, to_image
 
-ACQUISITION = (
-    "Modality",
-    "Manufacturer",
-    "ManufacturerModelName",
+FREE_TEXT = ("Manufacturer", "ManufacturerModelName")
+TERMS = {
+    "Modality": {"MR", "PT", "CT", "NM", "US", "CR", "DX", "XA", "OT"},
+    "ScanningSequence": {"SE", "IR", "GR", "EP", "RM"},
+    "SequenceVariant": {"SK", "MTC", "SS", "TRSS", "SP", "MP", "OSP", "NONE"},
+    "MRAcquisitionType": {"2D", "3D"},
+    "Units": {"GML", "BQML", "CNTS", "CPS", "NONE", "CM2", "PCNT", "PROPCNTS", "PROPCPS", "STDDEV"},
+    "SUVType": {"BW", "LBM", "LBMJANMA", "LBMJAMES128", "BSA", "IBW"},
+    "BurnedInAnnotation": {"YES", "NO"},
+    "LossyImageCompression": {"00", "01"},
+}
+"""What the standard defines for the coded tags: any other word there is somebody's own, and may be a name."""
+QUANTITIES = (
     "MagneticFieldStrength",
-    "ScanningSequence",
-    "SequenceVariant",
-    "MRAcquisitionType",
     "RepetitionTime",
     "EchoTime",
     "InversionTime",
     "FlipAngle",
     "SliceThickness",
-    "Units",
-    "SUVType",
-    "BurnedInAnnotation",
-    "LossyImageCompression",
 )
+LARGEST_QUANTITY = 1e5
+"""In the standard's units (T, ms, degrees, mm) no quantity is as large; a number or a date of a patient is."""
+ACQUISITION = (*TERMS, *FREE_TEXT, *QUANTITIES)
 """The allow-list: machine and sequence. No date, no description, no identifier, no private tag."""
-
-FREE_TEXT = ("Manufacturer", "ManufacturerModelName")
-NUMBER_OR_CODE = re.compile(r"[A-Z0-9_\\ ]{0,64}|-?[0-9.]+([eE][-+]?[0-9]+)?")
-"""What the other tags may hold by the standard: codes in capitals, or a decimal number."""
 
 
 @dataclass(frozen=True)
@@ -64,80 +61,10 @@ class ImportReport:
     notes: tuple[str, ...]
 
 
-def read_clinical(path: Path, manifest: Manifest) -> tuple[pd.DataFrame, dict[str, int]]:
-    """A clinical table as text by the hospital's identifiers, and the line of each patient.
-
-    Only the columns that the data dictionary knows: others might identify a patient.
-
-    Raises:
-        CohortError: when the file cannot be read, a patient has several rows, or a value is not right.
-    """
-    known = [*VARIABLES, *(column for endpoint in ENDPOINTS for column in endpoint_columns(endpoint))]
-    lines = _lines(path)
-    table = read_source_table(path, [])
-    table.index = table.index.str.strip()
-    table = table.loc[list(lines), [name for name in known if name in table]]
-    _check_clinical(table, lines, manifest)
-    return table, lines
-
-
-def _lines(path: Path) -> dict[str, int]:
-    """The line of each patient in a clinical table.
-
-    Raises:
-        CohortError: when one has no identifier, or two have the same but for blanks and capitals; by line, not by name.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            rows = [(reader.line_num, row) for row in reader if any(row.values())]
-            header = reader.fieldnames or ()
-    except OSError as error:
-        raise CohortError(f"{path}: cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, csv.Error):
-        raise CohortError(f"{path}: cannot be read as a table; save it as CSV UTF-8") from None
-    if PATIENT_ID not in header:
-        raise CohortError(f"{path}: has no column {PATIENT_ID} (comma-separated, names in the first line)")
-    lines: dict[str, int] = {}
-    seen: dict[str, int] = {}
-    for line, row in rows:
-        identifier = (row.get(PATIENT_ID) or "").strip()
-        if not identifier:
-            raise CohortError(f"{path}: line {line} has no {PATIENT_ID}; complete or remove it")
-        first = seen.setdefault(identifier.casefold(), line)
-        if first != line:
-            raise CohortError(f"{path}: lines {first} and {line} have the same {PATIENT_ID}; keep one row a patient")
-        lines[identifier] = line
-    return lines
-
-
-def _check_clinical(table: pd.DataFrame, lines: Mapping[str, int], manifest: Manifest) -> None:
-    """The checks of a cohort's table, with lines in place of patients.
-
-    Raises:
-        CohortError: with every fault.
-    """
-    with TemporaryDirectory() as scratch:
-        root = Path(scratch)
-        numbered = table.rename(index={identifier: f"line-{line}" for identifier, line in lines.items()})
-        without_images = manifest.model_copy(update={"channels": ()})
-        write_cohort_tables(root, without_images, numbered.reset_index(names=PATIENT_ID))
-        try:
-            load_cohort(root)
-        except CohortError as error:
-            raise CohortError(str(error).replace(f"{root}: the cohort", "the clinical table")) from None
-
-
-def dropped_columns(path: Path, clinical: pd.DataFrame) -> list[str]:
-    """Columns of the table that the cohort does not get: they might identify a patient."""
-    header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
-    return [name for name in header if name != PATIENT_ID and name not in clinical]
-
-
 def import_dicom(
     plan: Plan,
     manifest: Manifest,
-    clinical: pd.DataFrame,
+    clinical: ClinicalTable,
     out: Path,
     *,
     leave_out_faulty: bool,
@@ -146,19 +73,24 @@ def import_dicom(
     """Read the planned series and outlines and write the cohort folder.
 
     Args:
-        clinical: from `read_clinical`.
         out: the new folder; it appears whole or not at all.
         leave_out_faulty: import a patient with a fault without images, instead of nobody.
         advance: called once a patient, for a progress bar.
 
     Raises:
-        CohortError: with every fault of every patient, when there is one and it may not be left out.
+        CohortError: with every fault of every patient, when there is one and it may not be left out; when a file that
+            may be anyone's cannot be read.
     """
+    if plan.lost and not leave_out_faulty:
+        raise CohortError(
+            f"{plan.lost} DICOM file(s) cannot be read, and no folder tells whose: a slice may be missing; export them "
+            "again (--dry-run --show-sources names them), or use --leave-out-faulty; nothing was written"
+        )
     faults, notes = list(plan.faults), []
     volumes: list[dict[str, str]] = []
     with new_folder(out) as building:
         keys = {planned.patient.identifier: planned.patient.key for planned in plan.patients}
-        table = clinical.rename(index=keys).sort_index()
+        table = clinical.rows.rename(index=keys).sort_index()
         write_cohort_tables(building, manifest, table.reset_index(names=PATIENT_ID))
         for planned in plan.patients:
             try:
@@ -215,16 +147,26 @@ def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, s
 
 
 def _acquisition(series: Series, secrets: set[str]) -> dict[str, str]:
-    """The allowed tags of a series' first file; free text cleaned of identifiers, all else by its form alone."""
-    header = pydicom.dcmread(series.instances[0].path, stop_before_pixels=True, specific_tags=list(ACQUISITION))
-    kept: dict[str, str] = {}
-    for keyword in ACQUISITION:
-        value = text(header, keyword)
-        if keyword in FREE_TEXT:
-            kept[keyword] = cleaned(value, secrets)
-        else:
-            kept[keyword] = value if NUMBER_OR_CODE.fullmatch(value) else ""
-    return kept
+    """The allowed tags of a series' first file: text cleaned of identifiers, terms of the standard, and quantities."""
+    header = read_object(series.instances[0].path, stop_before_pixels=True, specific_tags=list(ACQUISITION))
+    values = {keyword: text(header, keyword) for keyword in ACQUISITION}
+    return (
+        {
+            keyword: "\\".join(part for part in values[keyword].split("\\") if part in TERMS[keyword])
+            for keyword in TERMS
+        }
+        | {keyword: cleaned(values[keyword], secrets) for keyword in FREE_TEXT}
+        | {keyword: _quantity(values[keyword]) for keyword in QUANTITIES}
+    )
+
+
+def _quantity(value: str) -> str:
+    """A number from a header; empty for what is none, or too large to be one of its kind."""
+    try:
+        number = float(value)
+    except ValueError:
+        return ""
+    return f"{number:g}" if 0 <= number < LARGEST_QUANTITY else ""
 
 
 def _write_nifti(volume: Volume, path: Path, voxels: type[np.generic]) -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pydicom
 
 from stsmm_core.cohort.dicom.contours import enclosed_cm3, rasterise, read_structures
-from stsmm_core.cohort.dicom.scan import Series
+from stsmm_core.cohort.dicom.scan import Series, read_object
 from stsmm_core.cohort.dicom.segmentations import read_segments
 from stsmm_core.cohort.dicom.series import read_series
 from stsmm_core.errors import CohortError
@@ -60,7 +59,7 @@ def read_mask(outline: Outline, grid: Geometry, frame_of_reference: str) -> Mask
         case "structures":
             mask = _read_structures(outline, grid, frame_of_reference)
         case "segmentation":
-            segments, frame = read_segments(outline.path, outline.regions)
+            segments, frame = read_segments(outline.path, outline.regions, grid)
             _check_frame({frame}, frame_of_reference, "the segmentation")
             mask = Mask(onto_grid(segments, grid))
         case "images":
@@ -101,7 +100,7 @@ def onto_grid(mask: Volume, grid: Geometry) -> Volume:
 
 
 def _read_structures(outline: Outline, grid: Geometry, frame_of_reference: str) -> Mask:
-    structures = [one for one in read_structures(pydicom.dcmread(outline.path)) if one.name in outline.regions]
+    structures = [one for one in read_structures(read_object(outline.path)) if one.name in outline.regions]
     inside = np.zeros(grid.size[::-1], dtype=bool)
     notes = []
     for structure in structures:

@@ -6,13 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import pydicom
-
 from stsmm_core.cohort.dicom import contours, segmentations
 from stsmm_core.cohort.dicom.channels import Verdict, holds, is_mask_series, label
 from stsmm_core.cohort.dicom.masks import Outline
 from stsmm_core.cohort.dicom.rules import ImportRules
-from stsmm_core.cohort.dicom.scan import CONTOURS, SEGMENTATION, STRUCTURES, Export, Series, text
+from stsmm_core.cohort.dicom.scan import CONTOURS, SEGMENTATION, STRUCTURES, Export, Series, read_object, text
 from stsmm_core.errors import CohortError
 
 
@@ -93,7 +91,7 @@ def _read_contents(series: Series, place: str) -> tuple[Literal["structures", "s
     if len(series.instances) > 1:
         raise CohortError(f"{place} holds {len(series.instances)} sets of outlines; keep the one to use")
     try:
-        dataset = pydicom.dcmread(series.instances[0].path, stop_before_pixels=True)
+        dataset = read_object(series.instances[0].path, stop_before_pixels=True)
         if series.modality == SEGMENTATION:
             return "segmentation", segmentations.segment_labels(dataset), segmentations.referenced_series(dataset)
         assert series.modality == STRUCTURES

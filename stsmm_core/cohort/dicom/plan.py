@@ -1,7 +1,7 @@
 """What would be imported and why: the map's rules applied to the headers of an export, before any pixel is read."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,12 +68,14 @@ class Plan:
     Attributes:
         patients: one a row of the clinical table.
         strangers: number of patients of the export who have no row there.
+        lost: number of DICOM files that cannot be read and lie where no folder tells whose they are.
     """
 
     patients: tuple[PatientPlan, ...]
     decisions: tuple[Decision, ...]
     faults: tuple[Fault, ...]
     strangers: int
+    lost: int = 0
 
 
 def make_plan(source: Path, export: Export, rules: ImportRules, known: Sequence[Patient]) -> Plan:
@@ -85,6 +87,7 @@ def make_plan(source: Path, export: Export, rules: ImportRules, known: Sequence[
     identifiers_known = {patient.identifier for patient in known}
     series_of, owners, strangers = _by_patient(export, rules, identifiers_known)
     files_of = nifti_masks(source, export, rules, identifiers_known)
+    unreadable, lost = _unreadable_files(source, export, rules)
     patients: list[PatientPlan] = []
     decisions: list[Decision] = []
     faults: list[Fault] = []
@@ -92,6 +95,11 @@ def make_plan(source: Path, export: Export, rules: ImportRules, known: Sequence[
         series = series_of.get(patient.identifier, [])
         verdicts = [Verdict() for _ in series]
         try:
+            if unreadable[patient.identifier]:
+                raise CohortError(
+                    f"{unreadable[patient.identifier]} DICOM file(s) in its folders cannot be read: a slice may be "
+                    "missing; export them again (--dry-run --show-sources names them)"
+                )
             _check_one_person(series, owners)
             channels = choose_channels(series, verdicts, rules)
             outlines = choose_outlines(
@@ -107,7 +115,7 @@ def make_plan(source: Path, export: Export, rules: ImportRules, known: Sequence[
             if outline.kind == "nifti":
                 where = outline.path.relative_to(source)
                 decisions.append(Decision(patient, "NIfTI", "", 1, f"{channel}_mask", "masks.files matches", where))
-    return Plan(tuple(patients), tuple(decisions), tuple(faults), strangers)
+    return Plan(tuple(patients), tuple(decisions), tuple(faults), strangers, lost)
 
 
 def _by_patient(
@@ -118,14 +126,45 @@ def _by_patient(
     owners: dict[str, set[str]] = defaultdict(set)
     strangers: set[str] = set()
     for series in export.series:
-        found = re.search(rules.patient.pattern, text(series.header, rules.patient.tag))
-        patient = (found.group(1) or "").strip() if found else ""
+        patient = _patient_of(series, rules)
         owners[series.uid].add(patient)
         if patient and patient in known:
             series_of[patient].append(series)
         else:
             strangers.add(patient or text(series.header, "PatientID"))
     return series_of, owners, len(strangers)
+
+
+def _unreadable_files(source: Path, export: Export, rules: ImportRules) -> tuple[Counter[str], int]:
+    """How many files that cannot be read each patient may miss, and the number of those of whom no folder tells.
+
+    A file may be of everyone with a file in its folder; where nobody has one, of the only person with files below the
+    next folder up. The folder of the export itself tells nothing: all files of another person may be unreadable.
+    """
+    beside: dict[Path, set[str]] = defaultdict(set)
+    below: dict[Path, set[str]] = defaultdict(set)
+    for series in export.series:
+        for folder in {instance.path.parent for instance in series.instances}:
+            person = _patient_of(series, rules) or text(series.header, "PatientID")
+            beside[folder].add(person)
+            for above in (folder, *folder.parents):
+                if source in above.parents:
+                    below[above].add(person)
+    counts: Counter[str] = Counter()
+    lost = 0
+    for path in export.unreadable:
+        people = beside.get(path.parent) or next((below[above] for above in path.parents if above in below), set())
+        if len(people) == 1 or path.parent in beside:
+            counts.update(people)
+        else:
+            lost += 1
+    return counts, lost
+
+
+def _patient_of(series: Series, rules: ImportRules) -> str:
+    """The hospital's identifier in a series, by the map; empty where there is none."""
+    found = re.search(rules.patient.pattern, text(series.header, rules.patient.tag))
+    return (found.group(1) or "").strip() if found else ""
 
 
 def _check_one_person(series: Sequence[Series], owners: Mapping[str, set[str]]) -> None:

@@ -6,11 +6,12 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from stsmm_core.cohort.dicom.scan import IDENTITY, text
+from stsmm_core.cohort.dicom.scan import NAMES, NUMBERS, OTHER_NUMBERS, PLACES, text
 from stsmm_core.cohort.dictionary import PATIENT_ID
 from stsmm_core.errors import CohortError
 from stsmm_core.files import write_text_atomically
@@ -21,9 +22,9 @@ KEY_DIGITS = 12
 """Hexadecimal digits of a key: a chance below 1e-8 that two of a thousand patients collide."""
 SHORTEST_SECRET, SHORTEST_WITHIN_WORDS = 2, 3
 """A single letter would blank half of every text, and two letters (Ng, Li) half of its words: two are blanked only
-where they stand alone."""
-PLACE = "InstitutionName"
-"""Its words of two letters (of, am, St) name nobody, and messages are full of them."""
+where they stand alone. Words of two letters in a place (of, am, St) name nobody, and messages are full of them."""
+LONG_NUMBER = r"\d{4,}"
+"""Digits of a number that are enough to find it by; fewer stand in every text."""
 LETTER_OR_DIGIT = r"[^\W_]"
 
 
@@ -114,16 +115,39 @@ def identifiers_of(identifier: str, headers: Iterable[Dataset]) -> set[str]:
 
 
 def identifiers(header: Dataset) -> set[str]:
-    """What a header says of who the patient is: whole values and the parts of names."""
+    """What a header says of who the patient is: whole values, and the parts of names."""
     found: set[str] = set()
-    for keyword in IDENTITY:
-        value = text(header, keyword)
-        shortest = SHORTEST_WITHIN_WORDS if keyword == PLACE else SHORTEST_SECRET
-        found |= {part for part in (value, *re.split(r"[\^\\=\s,]+", value)) if len(part) >= shortest}
-    birth = text(header, "PatientBirthDate")
-    if re.fullmatch(r"\d{8}", birth):
-        year, month, day = birth[:4], birth[4:6], birth[6:]
-        found |= {
-            sign.join(order) for sign in (".", "-", "/", "") for order in ((day, month, year), (year, month, day))
-        }
-    return found
+    for keywords, shortest in ((NAMES, SHORTEST_SECRET), (PLACES, SHORTEST_WITHIN_WORDS)):
+        for keyword in keywords:
+            value = text(header, keyword)
+            # Both ways: a part may itself hold a hyphen or a digit.
+            parts = {value, *re.split(r"[\^\\=\s,]+", value), *re.split(r"[\W\d_]+", value)}
+            found |= {part for part in parts if len(part) >= shortest}
+    numbers = [text(header, keyword) for keyword in NUMBERS]
+    numbers += [text(item, "PatientID") for item in header.get(OTHER_NUMBERS) or ()]
+    for value in numbers:
+        parts = {value, *re.split(r"[\^\\=,]+", value), *re.findall(LONG_NUMBER, value)}
+        found |= {part for part in parts if len(part) >= SHORTEST_SECRET}
+    return found | _date_forms(text(header, "PatientBirthDate"))
+
+
+def _date_forms(date: str) -> set[str]:
+    """The usual ways to write a date (YYYYMMDD), with and without leading zeros and century; none for another text."""
+    if not re.fullmatch(r"\d{8}", date):
+        return {date} if len(date) >= SHORTEST_SECRET else set()
+    years, months, days = (
+        {part, short}
+        for part, short in ((date[:4], date[2:4]), (date[4:6], date[4:6].lstrip("0")), (date[6:], date[6:].lstrip("0")))
+    )
+    forms = {
+        sign.join(order)
+        for year, month, day in product(years, months, days)
+        for order in ((day, month, year), (month, day, year), (year, month, day))
+        for sign in (".", "-", "/", " ", "_", ". ")
+    }
+    # Without a sign between them, parts of one digit are no date to anyone.
+    return forms | {
+        "".join(order)
+        for year in years
+        for order in ((date[6:], date[4:6], year), (date[4:6], date[6:], year), (year, date[4:6], date[6:]))
+    }

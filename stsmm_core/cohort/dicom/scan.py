@@ -4,25 +4,42 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pydicom
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from stsmm_core.errors import CohortError
 
 PREAMBLE_BYTES, MAGIC = 128, b"DICM"
+FIRST_GROUPS, FIRST_ELEMENTS, TAG_BYTES = (0x0002, 0x0008), range(0x0019), 4
+"""A file without the preamble, as old archives write it, begins with one of these elements."""
 DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"
 """SOP class of a DICOMDIR: a table of contents, no image."""
 GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "FrameOfReferenceUID")
-IDENTITY = (
-    "PatientID",
+NAMES = (
     "PatientName",
-    "PatientBirthDate",
+    "OtherPatientNames",
+    "PatientBirthName",
+    "PatientMotherBirthName",
+    "ReferringPhysicianName",
+    "PerformingPhysicianName",
+    "NameOfPhysiciansReadingStudy",
+    "PhysiciansOfRecord",
+    "RequestingPhysician",
+    "OperatorsName",
+)
+PLACES = ("InstitutionName", "PatientAddress")
+NUMBERS = (
+    "PatientID",
     "OtherPatientIDs",
     "AccessionNumber",
-    "ReferringPhysicianName",
-    "InstitutionName",
+    "PatientTelephoneNumbers",
+    "ReferringPhysicianTelephoneNumbers",
 )
+OTHER_NUMBERS = "OtherPatientIDsSequence"
+IDENTITY = (*NAMES, *PLACES, *NUMBERS, OTHER_NUMBERS, "PatientBirthDate")
 """What descriptions are cleaned of before anyone sees them; nothing else is done with it."""
 DESCRIPTION = (
     "SOPClassUID",
@@ -34,6 +51,8 @@ DESCRIPTION = (
     "NumberOfFrames",
     "ImageType",
     "SpacingBetweenSlices",
+    "AcquisitionDate",
+    "AcquisitionTime",
     "PatientSex",
     "BurnedInAnnotation",
     "LossyImageCompression",
@@ -78,6 +97,18 @@ class Series:
         """SeriesDescription; empty where the files do not say."""
         return text(self.header, "SeriesDescription")
 
+    @property
+    def frames(self) -> int:
+        """Frames of the first file: above 1 in an enhanced object.
+
+        Raises:
+            CohortError: when the header holds no number of them.
+        """
+        number = text(self.header, "NumberOfFrames") or "1"
+        if not number.isdecimal():
+            raise CohortError("NumberOfFrames holds no number; export the original images")
+        return int(number)
+
 
 @dataclass(frozen=True)
 class Export:
@@ -86,7 +117,7 @@ class Export:
     Attributes:
         series: in the order of PatientID and SeriesInstanceUID.
         unreadable: DICOM files whose header cannot be read, with the reason.
-        other_files: files that are not DICOM.
+        other_files: files that are not DICOM by their content.
     """
 
     series: tuple[Series, ...]
@@ -116,7 +147,7 @@ def scan_export(source: Path, tags: Collection[str], *, advance: Callable[[], No
             if not _is_dicom(path):
                 others.append(path)
                 continue
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
+            header = read_object(path, stop_before_pixels=True, specific_tags=wanted)
             if header.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY_STORAGE:
                 continue
             if not text(header, "SeriesInstanceUID"):
@@ -139,8 +170,17 @@ def files_below(source: Path) -> Iterator[Path]:
 
 
 def text(header: Dataset, keyword: str) -> str:
-    """A header element as text without padding; several values joined by a backslash, absent or empty as ''."""
-    value = header.get(keyword)
+    """A header element as text without padding; several values joined by a backslash, absent or empty as ''.
+
+    Raises:
+        CohortError: when it does not hold what the standard says, as letters in a number; without the value.
+    """
+    try:
+        value = header.get(keyword)
+    except Exception as error:  # pydicom raises what the damaged bytes lead it to, and its text quotes them
+        raise CohortError(
+            f"{keyword} does not hold what it should ({type(error).__name__}); export the original images"
+        ) from None
     if value is None:
         return ""
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -148,6 +188,24 @@ def text(header: Dataset, keyword: str) -> str:
     return str(value).strip()
 
 
+def read_object(path: Path, **options: Any) -> FileDataset:
+    """A DICOM file, with or without the preamble; options as of `pydicom.dcmread`.
+
+    Raises:
+        Exception: whatever the damaged bytes lead pydicom to.
+    """
+    dataset = pydicom.dcmread(path, force=True, **options)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return dataset
+
+
 def _is_dicom(path: Path) -> bool:
     with path.open("rb") as stream:
-        return stream.read(PREAMBLE_BYTES + len(MAGIC))[PREAMBLE_BYTES:] == MAGIC
+        start = stream.read(PREAMBLE_BYTES + len(MAGIC))
+    if start[PREAMBLE_BYTES:] == MAGIC:
+        return True
+    group, element = (int.from_bytes(part, "little") for part in (start[:2], start[2:TAG_BYTES]))
+    return len(start) > TAG_BYTES and group in FIRST_GROUPS and element in FIRST_ELEMENTS

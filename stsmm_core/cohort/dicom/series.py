@@ -1,17 +1,17 @@
 """A DICOM image series as one volume: geometry from its slices, pixel values in the unit of the modality."""
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import highdicom
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from stsmm_core.cohort.dicom.scan import Instance, Series, text
-from stsmm_core.cohort.dicom.suv import suv_per_unit
+from stsmm_core.cohort.dicom.scan import Instance, Series, read_object, text
+from stsmm_core.cohort.dicom.suv import first_acquisition, suv_per_unit
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.volume import Geometry, Volume
 
@@ -21,6 +21,10 @@ SHEAR_TOLERANCE = 1e-3
 """Sideways drift from slice to slice, relative to their distance: above it the gantry was tilted."""
 SPACING_TOLERANCE = 0.02
 """Relative difference of slice distances within one volume."""
+OFF_STACK = 0.25
+"""Largest distance of a slice from its place in an even stack, in slice distances: small steps add up to it."""
+PIXEL_TOLERANCE = 1e-4
+"""Relative difference of pixel distances within one volume: the rounding of decimal strings."""
 SAME_PLACE_MM = 1e-3
 
 
@@ -52,12 +56,17 @@ def stack_slices(series: Series) -> Stack:
             raise CohortError(
                 f"{lacking} of {len(series.instances)} files have no {keyword}; export the original images"
             )
-    for keyword in ("Rows", "Columns", "PixelSpacing", "FrameOfReferenceUID"):
+    for keyword in ("Rows", "Columns", "FrameOfReferenceUID"):
         values = {text(instance.header, keyword) for instance in series.instances}
         if len(values) > 1:
             raise CohortError(
                 f"its slices have {len(values)} different values of {keyword}: not one volume; export them apart"
             )
+    pixels = np.array([_numbers(instance.header, "PixelSpacing", 2) for instance in series.instances])
+    if pixels.min() <= 0:
+        raise CohortError("PixelSpacing is not above 0; export the original images")
+    if not np.allclose(pixels, pixels[0], rtol=PIXEL_TOLERANCE, atol=0):
+        raise CohortError("its slices differ in PixelSpacing: not one volume; export them apart")
     orientations = np.array([_numbers(instance.header, "ImageOrientationPatient", 6) for instance in series.instances])
     if np.abs(orientations - orientations[0]).max() > ORIENTATION_TOLERANCE:
         raise CohortError("its slices are turned against each other (a localiser?): they are not one volume")
@@ -81,9 +90,7 @@ def stack_slices(series: Series) -> Stack:
         raise CohortError(
             f"its slices are shifted sideways by up to {drift:.2f} mm (tilted gantry): resample them at the scanner"
         )
-    between_rows, between_columns = _numbers(series.header, "PixelSpacing", 2)
-    if min(between_rows, between_columns) <= 0:
-        raise CohortError("PixelSpacing is not above 0; export the original images")
+    between_rows, between_columns = pixels[0].tolist()
     geometry = Geometry(
         size=(int(series.header.Columns), int(series.header.Rows), len(order)),
         spacing_mm=(between_columns, between_rows, spacing),
@@ -97,7 +104,7 @@ def stack_slices(series: Series) -> Stack:
 
 def is_multiframe(series: Series) -> bool:
     """Whether the series is an enhanced object: one file with all slices."""
-    return len(series.instances) == 1 and int(text(series.header, "NumberOfFrames") or 1) > 1
+    return len(series.instances) == 1 and series.frames > 1
 
 
 def read_series(series: Series) -> tuple[Volume, str]:
@@ -110,15 +117,16 @@ def read_series(series: Series) -> tuple[Volume, str]:
     if is_multiframe(series):
         return _read_multiframe(series.instances[0].path)
     stack = stack_slices(series)
+    began = first_acquisition([instance.header for instance in stack.instances])
     slices = [
-        _read_slice(instance, f"slice {number} of {len(stack.instances)}")
+        _read_slice(instance, f"slice {number} of {len(stack.instances)}", began)
         for number, instance in enumerate(stack.instances, start=1)
     ]
     return Volume(np.stack(slices).astype(np.float32), stack.geometry), stack.frame_of_reference
 
 
-def _read_slice(instance: Instance, place: str) -> NDArray[np.float64]:
-    """The values of a file, after RescaleSlope and RescaleIntercept, PET in SUV."""
+def _read_slice(instance: Instance, place: str, began: dt.datetime | None) -> NDArray[np.float64]:
+    """The values of a file, after RescaleSlope and RescaleIntercept, PET in SUV; `began`: when the series did."""
     dataset = _read_file(instance.path, place)
     _check_not_inverted(dataset)
     if int(text(dataset, "SamplesPerPixel") or 1) != 1 or text(dataset, "PhotometricInterpretation") != "MONOCHROME2":
@@ -130,7 +138,7 @@ def _read_slice(instance: Instance, place: str) -> NDArray[np.float64]:
         raise CohortError(f"{place} has a RescaleSlope of {slope} and RescaleIntercept of {intercept}; export it again")
     values = _pixels(dataset, place) * slope + intercept
     if text(dataset, "Modality") == "PT":
-        values *= suv_per_unit(dataset)
+        values *= suv_per_unit(dataset, began)
     return values
 
 
@@ -148,7 +156,7 @@ def _check_not_inverted(header: Dataset) -> None:
 
 def _read_file(path: Path, place: str) -> Dataset:
     try:
-        return pydicom.dcmread(path)
+        return read_object(path)
     except Exception as error:  # pydicom raises what the damaged bytes lead it to
         raise CohortError(f"{place} cannot be read ({type(error).__name__}); export it again") from None
 
@@ -191,7 +199,12 @@ def _read_multiframe(path: Path) -> tuple[Volume, str]:
 
 
 def from_highdicom(volume: highdicom.Volume) -> Volume:
-    """A highdicom volume, whose axes are (slice, row, column), on the grid that runs along (column, row, slice)."""
+    """A highdicom volume, whose axes are (slice, row, column), on the grid that runs along (column, row, slice).
+
+    The grid is right-handed, as that of single slices is, whichever way the library stacks the frames.
+    """
+    if np.linalg.det(np.array(volume.direction)[:, ::-1]) < 0:
+        volume = volume.flip_spatial(0)
     slices, rows, columns = volume.spatial_shape
     x, y, z = volume.position
     directions = np.array(volume.direction)[:, ::-1]
@@ -221,7 +234,15 @@ def _slice_spacing(heights: NDArray[np.float64]) -> float:
     usual = float(np.median(steps))
     uneven = np.flatnonzero(np.abs(steps - usual) > SPACING_TOLERANCE * usual)
     if not len(uneven):
-        return float(np.ptp(heights) / (len(heights) - 1))
+        mean = float(np.ptp(heights) / (len(heights) - 1))
+        off = np.abs(heights - (heights[0] + mean * np.arange(len(heights))))
+        worst = int(off.argmax())
+        if off[worst] > OFF_STACK * mean:
+            raise CohortError(
+                f"is unevenly spaced: slice {worst + 1}, at {heights[worst]:.2f} mm along the stack, lies "
+                f"{off[worst]:.2f} mm off its place among slices {mean:.2f} mm apart; export one evenly spaced volume"
+            )
+        return mean
     first = int(uneven[0])
     place = (
         f"between {heights[first]:.2f} and {heights[first + 1]:.2f} mm along the stack "

@@ -1,6 +1,7 @@
 """Standardised uptake value (body weight) of PET, from the header alone."""
 
 import datetime as dt
+from collections.abc import Iterable
 
 from pydicom.dataset import Dataset
 
@@ -13,6 +14,8 @@ UNZONED = 13
 """A date and time is longer than this when it ends in an offset from UTC."""
 MOST_HALF_LIVES = 10.0
 """Between injection and scan: after more of them nothing is left to measure, so a time is wrong."""
+LATEST_START = dt.timedelta(minutes=5)
+"""Between SeriesTime and the first slice: longer, and the series began with something else, as the CT."""
 PLAUSIBLE = {
     "PatientWeight": (1.0, 400.0, "kg"),
     "RadionuclideTotalDose": (1e6, 1e11, "Bq"),
@@ -22,11 +25,14 @@ PLAUSIBLE = {
 REMEDY = "export the PET as SUV (Units GML), or with its dose, weight and times"
 
 
-def suv_per_unit(header: Dataset) -> float:
+def suv_per_unit(header: Dataset, began: dt.datetime | None = None) -> float:
     """What to multiply the rescaled values of a PET slice with to get the SUV by body weight, in g/ml.
 
     1 where the scanner has done so (Units GML, SUV by body weight). From Bq/ml: weight / (injected activity at the
     time that the image is corrected to), after the QIBA profile for FDG-PET.
+
+    Args:
+        began: `first_acquisition` of the slice's series; the slice's own AcquisitionTime where that is not known.
 
     Raises:
         CohortError: when the header does not tell.
@@ -42,11 +48,11 @@ def suv_per_unit(header: Dataset) -> float:
         return 1.0
     if units != "BQML":
         raise CohortError(f"PET in units '{units}' has no standard way to SUV; {REMEDY}")
-    weight, activity = _positive(header, "PatientWeight"), _activity_at_reference(header)
+    weight, activity = _positive(header, "PatientWeight"), _activity_at_reference(header, began)
     return weight * GRAMS_PER_KG / activity
 
 
-def _activity_at_reference(header: Dataset) -> float:
+def _activity_at_reference(header: Dataset, began: dt.datetime | None) -> float:
     """Injected activity in Bq, at the time to which the image is decay-corrected."""
     correction = text(header, "DecayCorrection")
     sequence = header.get("RadiopharmaceuticalInformationSequence")
@@ -58,7 +64,7 @@ def _activity_at_reference(header: Dataset) -> float:
         return dose
     if correction != "START":
         raise CohortError(f"PET with DecayCorrection '{correction}', neither START nor ADMIN; {REMEDY}")
-    seconds = (_series_start(header) - _injected_at(header, injection)).total_seconds()
+    seconds = (_series_start(header, began) - _injected_at(header, injection)).total_seconds()
     if seconds < 0:
         raise CohortError(f"PET injected after the series began; {REMEDY}")
     half_lives = seconds / _positive(injection, "RadionuclideHalfLife")
@@ -70,13 +76,35 @@ def _activity_at_reference(header: Dataset) -> float:
     return dose * 2.0**-half_lives
 
 
-def _series_start(header: Dataset) -> dt.datetime:
-    """SeriesTime; a series derived later has a later one, which is not the scan's."""
+def first_acquisition(headers: Iterable[Dataset]) -> dt.datetime | None:
+    """The earliest AcquisitionTime of a series' slices: beds are scanned one after another; None where none says."""
+    moments = []
+    for header in headers:
+        try:
+            moments.append(_acquired_at(header))
+        except CohortError:  # whether it is needed is decided by the units
+            continue
+    return min(moments, default=None)
+
+
+def _series_start(header: Dataset, began: dt.datetime | None) -> dt.datetime:
+    """SeriesTime, where it is that of the first slice; a series derived later, or begun otherwise, has another."""
     series = _moment(text(header, "SeriesDate"), text(header, "SeriesTime"))
-    acquired = _moment(text(header, "AcquisitionDate"), text(header, "AcquisitionTime"))
-    if series > acquired:
+    acquired = _acquired_at(header)
+    first = acquired if began is None else min(began, acquired)
+    if series > first:
         raise CohortError(f"PET whose SeriesTime is after its AcquisitionTime (a derived series); {REMEDY}")
+    if first - series > LATEST_START:
+        minutes = (first - series).total_seconds() / 60
+        raise CohortError(
+            f"PET whose SeriesTime is {minutes:.0f} min before its first AcquisitionTime: the time that its decay is "
+            f"corrected to is not sure; {REMEDY}"
+        )
     return series
+
+
+def _acquired_at(header: Dataset) -> dt.datetime:
+    return _moment(text(header, "AcquisitionDate"), text(header, "AcquisitionTime"))
 
 
 def _injected_at(header: Dataset, injection: Dataset) -> dt.datetime:

@@ -12,12 +12,14 @@ from stsmm_core.errors import RunError
 from stsmm_core.report.comparison.record import ComparisonRecord, Explanations, Model, PictureRecord
 from stsmm_core.report.history import read_history
 from stsmm_core.report.run_files import broken, read_record, read_run_experiment, read_versions
-from stsmm_core.run_folder import CONFIG_FILE, HISTORY_FILE, VERSIONS_FILE
-
-COMPARISON_FILE = "comparison.json"
-NETWORKS_FOLDER = "networks"
-BLENDED = "mmnn_blending"
-"""Key of the network that is trained with gradient blending."""
+from stsmm_core.run_folder import (
+    BLENDED,
+    COMPARISON_FILE,
+    CONFIG_FILE,
+    HISTORY_FILE,
+    NETWORKS_FOLDER,
+    VERSIONS_FILE,
+)
 
 REFERENCE = "clinical_ridge"
 """Key of the bar that every other model has to pass: regularised Cox regression on the clinical variables."""

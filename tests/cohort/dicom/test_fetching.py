@@ -64,3 +64,35 @@ def test_nothing_there(tmp_path):
     with pytest.raises(CohortError, match=r"cannot be fetched .*mirror by --from"):
         fetch_sts_public(tmp_path / "out", clinical=None, repository=str(tmp_path / "nowhere"), commit="0" * 40)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slice_cut_short(mirror, tmp_path):
+    root, _ = mirror
+    path = sorted((root / FOLDER / "STS_002" / "PET" / "image").iterdir())[0]
+    path.write_bytes(path.read_bytes()[:200])
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    subprocess.run([*git, "commit", "--quiet", "--all", "--message", "cut"], cwd=root, check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout
+    with pytest.raises(CohortError, match=r"patient STS_002 .* 1 DICOM file.s. in its folders cannot be read"):
+        fetch_sts_public(tmp_path / "out", clinical=None, repository=str(root), commit=commit.strip())
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_fetched_for_a_folder_that_is_there(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    with pytest.raises(CohortError, match="already there and not empty"):
+        fetch_sts_public(tmp_path / "out", clinical=None, repository=str(tmp_path / "nowhere"), commit="0" * 40)
+
+
+def test_no_cohort_without_its_licence(mirror, tmp_path, monkeypatch):
+    root, commit = mirror
+
+    def full(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    monkeypatch.setattr("stsmm_core.cohort.fetching.import_dicom", lambda *_, **__: None)
+    with pytest.raises(OSError, match="no space"):
+        fetch_sts_public(tmp_path / "out", clinical=None, repository=str(root), commit=commit)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mirror"]

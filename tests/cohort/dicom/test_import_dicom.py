@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from dicom_export import Grid, Written, blob, outline, rewrite, textured, write_series, write_structures
 from dicom_running import edit_map, run, series_folder
@@ -125,6 +126,21 @@ FAULTS = {
         "channel t1: is stored inverted",
     ),
     "inverted mask": (inverted_mask, "t1_mask: is stored inverted"),
+    "letters for a number of frames": (
+        lambda export: (
+            second_match(export)
+            or rewrite(sorted(series_folder(export).iterdir())[0], NumberOfFrames=4711)
+            or spoil_bytes(sorted(series_folder(export).iterdir())[0], b"4711", b"six ")
+        ),
+        "NumberOfFrames holds no number",
+    ),
+    "odd length in a tag of the map": (
+        lambda export: (
+            edit_map(export, 'description = "t1"', 'description = "t1"\ntags = { Rows = "10" }')
+            or spoil_bytes(sorted(series_folder(export).iterdir())[0], b"US\2\0\x0a\0", b"US\3\0\x0a\0\0")
+        ),
+        "Rows does not hold what it should",
+    ),
     "slope of 0": (
         lambda export: rewrite(sorted(series_folder(export).iterdir())[0], RescaleSlope="0"),
         "RescaleSlope of 0",
@@ -155,12 +171,86 @@ def test_a_faulty_patient_can_be_left_out(export):
     assert not (export.parent / "out" / "images" / "P1").exists()
 
 
-def test_a_header_cut_short_is_counted(export):
-    path = sorted(series_folder(export).iterdir())[2]
-    path.write_bytes(path.read_bytes()[:140])
-    with pytest.raises(CohortError, match="1 DICOM files cannot be read"):
+def cut(path, length=200):
+    path.write_bytes(path.read_bytes()[:length])
+
+
+def last_slice(export):
+    """The file at the end of the stack, which no gap betrays."""
+    return max(series_folder(export).iterdir(), key=lambda path: pydicom.dcmread(path).ImagePositionPatient[2])
+
+
+def test_a_header_cut_short_is_a_fault_of_the_patient_in_whose_folder_it_lies(export):
+    cut(last_slice(export))
+    with pytest.raises(CohortError, match=r"line 2 of the clinical table\): 1 DICOM file.s. in its folders") as caught:
         run(export)
+    assert "1 of 2 patients" in str(caught.value)
     assert "unreadable" in run(export, "--dry-run", "--show-sources").output
+    assert "left out" in run(export, "--leave-out-faulty", "--keep-ids").output
+    cohort = load_cohort(export.parent / "out")
+    assert [cohort.has_image(patient) for patient in cohort.patients] == [False, True]
+
+
+def test_a_header_cut_short_in_a_folder_of_two_patients_is_a_fault_of_both(export):
+    for path in series_folder(export, "P2").iterdir():
+        path.rename(series_folder(export) / f"P2_{path.name}")
+    cut(last_slice(export))
+    with pytest.raises(CohortError, match="2 of 2 patients have a fault"):
+        run(export)
+
+
+def test_an_outline_cut_short_is_a_fault_of_the_patient_in_the_folder_above(export):
+    cut(export / "P1" / "assessors" / "roi.dcm")
+    with pytest.raises(CohortError, match=r"line 2 of the clinical table\): 1 DICOM file.s. in its folders"):
+        run(export)
+
+
+def test_files_of_a_patient_of_whom_nothing_can_be_read(export):
+    for path in (export / "P1").rglob("*.dcm"):
+        cut(path)
+    with pytest.raises(CohortError, match=r"7 DICOM file.s. cannot be read, and no folder tells whose"):
+        run(export)
+    assert not (export.parent / "out").exists()
+    assert run(export, "--dry-run").exit_code == 1
+    output = run(export, "--leave-out-faulty", "--keep-ids").output
+    cohort = load_cohort(export.parent / "out")
+    assert [cohort.has_image(patient) for patient in cohort.patients] == [False, True]
+    assert "7 DICOM files cannot be read" in output
+
+
+def strip_preamble(path, *, group_2):
+    """The file as an archive without the file format's preamble writes it, with or without its meta header."""
+    file = pydicom.dcmread(path)
+    if group_2:
+        path.write_bytes(path.read_bytes()[132:])
+        return
+    with path.open("wb") as stream:
+        pydicom.filewriter.write_dataset(pydicom.filebase.DicomFileLike(stream), without_meta(file))
+
+
+def without_meta(file):
+    dataset = pydicom.Dataset(file)
+    dataset.is_little_endian, dataset.is_implicit_VR = True, False
+    return dataset
+
+
+@pytest.mark.parametrize("group_2", [True, False], ids=["with meta header", "without"])
+def test_files_without_preamble_are_read(export, group_2):
+    paths = [last_slice(export), export / "P1" / "assessors" / "roi.dcm", *series_folder(export, "P2").iterdir()]
+    for path in paths:
+        strip_preamble(path, group_2=group_2)
+        assert path.read_bytes()[128:132] != b"DICM"
+    assert "are not DICOM" not in run(export, "--keep-ids").output
+    cohort = load_cohort(export.parent / "out")
+    for patient in ("P1", "P2"):
+        np.testing.assert_array_equal(read_volume(cohort.channel_path(patient, "t1")).array, textured(Grid()))
+        np.testing.assert_array_equal(read_volume(cohort.mask_path(patient)).array > 0, blob(Grid()))
+
+
+def test_files_that_are_not_dicom_are_counted(export):
+    (export / "P1" / "readme.txt").write_text("nothing")
+    (export / "P1" / "empty").touch()
+    assert "note   2 files are not DICOM by their content and are not used" in run(export, "--dry-run").output
 
 
 def test_one_series_under_two_names(export):
@@ -178,6 +268,10 @@ def test_one_series_under_two_names(export):
         ("P1,1,1,1,1\n\nP1 ,2,1,2,1\n", "lines 2 and 4 have the same patient_id"),
         ("P1,1,1,1,1\np1,2,1,2,1\n", "lines 2 and 3 have the same patient_id"),
         ("P1,1,1,1,1\n ,2,1,2,1\n", "line 3 has no patient_id"),
+        ("P1,1,1,1,1,\nP2,2,1,2,1,\n", "line 2 has 6 cells, the header 5"),
+        ("P1,1,1,1,1\nP2,2,1,2,1,5\n", "line 3 has 6 cells, the header 5"),
+        ("P1,1,1,1,1\nP2,2,1\n", "line 3 has 3 cells, the header 5"),
+        ('P1,1,1,1,1\nP2,2,1,2,"x" y\n', "cannot be read as a table"),
         ("../../x,1,1,1,1\n", "the patient_id of line 2 cannot name a folder"),
     ],
 )
@@ -396,4 +490,19 @@ def test_real_sample_gives_the_published_images_and_masks(real_data, tmp_path):
 def test_table_without_identifiers(export):
     (export.parent / "clinical.csv").write_text("id,os_days\nP1,5\n")
     with pytest.raises(CohortError, match="has no column patient_id"):
+        run(export)
+
+
+def test_table_whose_lines_all_end_in_a_comma(export):
+    path = export.parent / "clinical.csv"
+    path.write_text(path.read_text().replace("\n", ",\n"))
+    output = run(export, "--keep-ids").output
+    assert load_cohort(export.parent / "out").clinical["age"].tolist() == [50, 60]
+    assert "columns that are not" not in output
+
+
+def test_table_with_a_column_twice(export):
+    path = export.parent / "clinical.csv"
+    path.write_text(path.read_text().replace("dm_event", "dm_days"))
+    with pytest.raises(CohortError, match="has a column twice"):
         run(export)

@@ -76,6 +76,22 @@ def test_fractional_segment_is_inside_from_one_half_on(tmp_path, images):
     assert np.argwhere(mask.volume.array).tolist() == [[2, 3, 4], [2, 3, 5]]
 
 
+@pytest.mark.parametrize("slices", [[0, 2], [1], [1, 2], [0, 3, 5]], ids=str)
+@pytest.mark.parametrize("thickness", [3.0, 1.0])
+def test_segmentation_that_does_not_say_how_far_apart_its_slices_are(tmp_path, images, slices, thickness):
+    written, grid, geometry = images
+    drawn = np.zeros(grid.size[::-1], dtype=np.uint8)
+    drawn[slices, 2:5, 3:6] = 1
+    path = segmentation(tmp_path / "seg.dcm", written, {"GTV": drawn})
+    file = pydicom.dcmread(path)
+    (measures,) = file.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    measures.SliceThickness = thickness
+    del measures.SpacingBetweenSlices
+    file.save_as(path)
+    mask = read_mask(Outline("segmentation", path, regions=("GTV",)), geometry, written.frame)
+    np.testing.assert_array_equal(mask.volume.array > 0, drawn > 0)
+
+
 def test_segmentation_of_other_images(tmp_path, images):
     written, grid, geometry = images
     path = segmentation(tmp_path / "seg.dcm", written, {"GTV": blob(grid).astype(np.uint8)})

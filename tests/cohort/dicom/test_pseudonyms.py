@@ -32,7 +32,9 @@ PLANTED = {
     "StationName": "STATION77",
     "ImageComments": "call Erika Mustermann",
     "StudyDate": "20190203",
-    "ManufacturerModelName": "Scanner of Hausarzt",
+    "OperatorsName": "Technikerin^Tina",
+    "ManufacturerModelName": "Scanner of Hausarzt and Technikerin",
+    "ScanningSequence": "ERIKA",
     "ImageType": ["DERIVED", "SECONDARY", "MUSTERMANN"],  # notes are made of these two
     "SpacingBetweenSlices": "1.5",
 }
@@ -76,10 +78,80 @@ def test_nothing_that_is_written_or_printed_names_a_patient(export, spoiled, cap
     assert ("SpacingBetweenSlices" in printed) != spoiled
     assert "are DERIVED" in printed
     planted = ["mustermann", "erika", "4711", "19571224", "998877", "5566", "hausarzt", "hintertupfing", "lindenweg"]
+    planted += ["technikerin"]
     planted += ["station77", "20190203", "acme"]
     for word in planted:
         assert word not in printed.lower(), word
         assert word.encode() not in written.lower(), word
+
+
+def test_acquisition_keeps_the_terms_of_the_standard_and_no_other_word(export):
+    for path in series_folder(export).iterdir():
+        rewrite(
+            path,
+            PatientID="P1",
+            PatientName="Meyer-Landrut^Lena",
+            PatientBirthDate="19500304",
+            OperatorsName="Kowalski",
+            Manufacturer="SIEMENS Meyer, Kowalski",
+            ManufacturerModelName="Skyra of 4.3.1950",
+            ScanningSequence=["P1", "SE"],
+            SequenceVariant="MUELLER",
+            MRAcquisitionType="3D",
+            RepetitionTime="1500.0",
+            EchoTime="19500304",
+            FlipAngle="-5",
+            BurnedInAnnotation="LENA",
+        )
+    run(export, "--keep-ids")
+    kept = pd.read_csv(export.parent / "out" / "acquisition.csv", dtype=str, keep_default_na=False).iloc[0]
+    expected = {
+        "Manufacturer": "SIEMENS ***, ***",
+        "ManufacturerModelName": "Skyra of ***",
+        "Modality": "MR",
+        "ScanningSequence": "SE",
+        "SequenceVariant": "",
+        "MRAcquisitionType": "3D",
+        "RepetitionTime": "1500",
+        "EchoTime": "",
+        "FlipAngle": "",
+        "SliceThickness": "3",
+        "BurnedInAnnotation": "",
+    }
+    assert {name: kept[name] for name in expected} == expected
+
+
+DATES = ["19500304", "04031950", "500304", "040350", "04.03.1950", "4.3.1950", "04.03.50", "4.3.50"]
+DATES += ["3/4/1950", "03/04/50", "1950-3-4", "50-03-04", "4_3_1950", "4. 3. 1950"]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "text", "expected"),
+    [
+        ("PatientName", "Meyer-Landrut^Lena", "T1 meyer LANDRUT", "T1 *** ***"),
+        ("PatientName", "O'Neill^Jo.Ann", "t1_neill_ann", "t1_***_***"),
+        ("PatientName", "Smith2^A", "smith", "***"),
+        ("OtherPatientNames", "Schmidt^Eva", "Schmidt", "***"),
+        ("PatientBirthName", "Kraus", "Kraus", "***"),
+        ("OperatorsName", "Kowalski^T", "seen by Kowalski", "seen by ***"),
+        ("PerformingPhysicianName", ["Roth^U", "Weber^K"], "Weber/Roth", "***/***"),
+        ("RequestingPhysician", "Lang", "Lang", "***"),
+        ("PatientTelephoneNumbers", "030 1234567", "call 1234567", "call ***"),
+        ("PatientTelephoneNumbers", "030 1234567", "slice 30 of 130", "slice 30 of 130"),
+        ("PatientAddress", "Lindenweg 99", "Lindenweg", "***"),
+        ("PatientID", "H4711-0815", "4711", "***"),
+        ("OtherPatientIDsSequence", "H4711-0815", "H4711-0815", "***"),
+        *(("PatientBirthDate", "19500304", f"T1 {date} x", "T1 *** x") for date in DATES),
+        ("PatientBirthDate", "19501124", "T1 24.11.50 1.1.50", "T1 *** 1.1.50"),
+    ],
+)
+def test_what_is_blanked(keyword, value, text, expected):
+    header = Dataset()
+    if keyword.endswith("Sequence"):
+        item = Dataset()
+        item.PatientID, value = value, [item]
+    setattr(header, keyword, value)
+    assert cleaned(text, identifiers(header)) == expected
 
 
 def test_names_of_two_letters_are_blanked_where_they_stand_alone(export, capfd):

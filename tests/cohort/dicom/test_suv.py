@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from dicom_export import Grid, textured, write_series
+from dicom_export import Grid, rewrite, textured, write_series
 from pydicom.dataset import Dataset
 
 from stsmm_core.cohort.dicom.scan import scan_export
 from stsmm_core.cohort.dicom.series import read_series
-from stsmm_core.cohort.dicom.suv import suv_per_unit
+from stsmm_core.cohort.dicom.suv import first_acquisition, suv_per_unit
 from stsmm_core.errors import CohortError
 
 HALF_LIFE = 6586.2
@@ -47,6 +47,17 @@ def test_values_in_suv_already_are_left_alone():
         suv_per_unit(pet(Units="GML", SUVType="LBM"))
 
 
+def test_the_series_begins_with_its_first_slice():
+    beds = [pet(AcquisitionTime=time) for time in ("132000", "130100", "131000", "")]
+    began = first_acquisition(beds)
+    assert suv_per_unit(beds[0], began) == suv_per_unit(beds[1], began) == suv_per_unit(pet())
+    with pytest.raises(CohortError, match="SeriesTime is 20 min before its first AcquisitionTime"):
+        suv_per_unit(beds[0], first_acquisition([beds[0]]))
+    with pytest.raises(CohortError, match="derived series"):
+        suv_per_unit(beds[0], first_acquisition([*beds, pet(AcquisitionTime="125900")]))
+    assert first_acquisition([Dataset()]) is None
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -57,6 +68,7 @@ def test_values_in_suv_already_are_left_alone():
         ({"DecayCorrection": "NONE"}, "DecayCorrection 'NONE'"),
         ({"SeriesTime": ""}, "without the times"),
         ({"SeriesTime": "140000"}, "derived series"),
+        ({"SeriesTime": "122000"}, "SeriesTime is 40 min before its first AcquisitionTime"),
         ({"RadiopharmaceuticalStartTime": "133000"}, "injected after"),
         ({"RadiopharmaceuticalStartDateTime": "20200117120000"}, "half-lives before the series"),
         ({"RadiopharmaceuticalStartDateTime": "20190131120000"}, "half-lives before the series"),
@@ -78,3 +90,18 @@ def test_a_pet_series_comes_in_suv(tmp_path):
     write_series(tmp_path, textured(grid), grid, modality="PT", tags=tags)
     (series,) = scan_export(tmp_path, ()).series
     np.testing.assert_allclose(read_series(series)[0].array, textured(grid) * 2 * suv_per_unit(header), rtol=1e-6)
+
+
+def test_beds_of_a_series_are_scanned_one_after_another(tmp_path):
+    grid, header = Grid(), pet()
+    tags = {element.keyword: element.value for element in header}
+    written = write_series(tmp_path, textured(grid), grid, modality="PT", tags=tags)
+    for index, path in enumerate(written.paths):
+        rewrite(path, AcquisitionTime=f"13{10 * (index // 2):02d}01")  # the last bed 20 min after the first
+    (series,) = scan_export(tmp_path, ()).series
+    np.testing.assert_allclose(read_series(series)[0].array, textured(grid) * suv_per_unit(header), rtol=1e-6)
+    for path in written.paths[:2]:
+        rewrite(path, AcquisitionTime="131001")
+    (series,) = scan_export(tmp_path, ()).series
+    with pytest.raises(CohortError, match="SeriesTime is 10 min before"):
+        read_series(series)

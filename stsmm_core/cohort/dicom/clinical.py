@@ -1,0 +1,110 @@
+"""The hospital's clinical table: by its own identifiers, checked before any image is read, named by line alone."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from stsmm_core.cohort.cohort import Manifest, write_cohort_tables
+from stsmm_core.cohort.dictionary import ENDPOINTS, PATIENT_ID, VARIABLES, endpoint_columns
+from stsmm_core.cohort.reading import load_cohort
+from stsmm_core.errors import CohortError
+
+
+@dataclass(frozen=True)
+class ClinicalTable:
+    """A clinical table as text.
+
+    Attributes:
+        rows: by the hospital's identifiers, which must not be written or printed anywhere.
+        lines: line of each patient in the file.
+        dropped: columns that the cohort does not get: they might identify a patient.
+    """
+
+    rows: pd.DataFrame
+    lines: Mapping[str, int]
+    dropped: tuple[str, ...] = ()
+
+
+def read_clinical(path: Path, manifest: Manifest) -> ClinicalTable:
+    """Read a clinical table; only the columns that the data dictionary knows: others might identify a patient.
+
+    Raises:
+        CohortError: when the file cannot be read, a patient has several rows, or a value is not right.
+    """
+    header, rows = _read_rows(path)
+    lines = _lines(path, rows)
+    known = [*VARIABLES, *(column for endpoint in ENDPOINTS for column in endpoint_columns(endpoint))]
+    cells = [{name: "" if row[name] == "NA" else row[name] for name in known if name in row} for _, row in rows]
+    table = pd.DataFrame(cells, index=list(lines), columns=[name for name in known if name in header], dtype=str)
+    _check_values(table, lines, manifest)
+    return ClinicalTable(table, lines, tuple(name for name in header if name not in ("", PATIENT_ID, *known)))
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The names in the first line, and the line and cells of every row that is not empty.
+
+    Raises:
+        CohortError: when cells have no sure column; by line, not by what they hold.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except OSError as error:
+        raise CohortError(f"{path}: cannot be read ({error.strerror}); is this the clinical table?") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise CohortError(f"{path}: cannot be read as a table; save it as CSV UTF-8") from None
+    lines = [(line, cells) for line, cells in lines if any(cells)]
+    header = lines[0][1] if lines else []
+    if PATIENT_ID not in header:
+        raise CohortError(f"{path}: has no column {PATIENT_ID} (comma-separated, names in the first line)")
+    named = [name for name in header if name]
+    if len(set(named)) < len(named):
+        raise CohortError(f"{path}: has a column twice; keep one")
+    for line, cells in lines[1:]:
+        if len(cells) != len(header):
+            raise CohortError(
+                f"{path}: line {line} has {len(cells)} cells, the header {len(header)}; write decimals with a point "
+                "(12.5), put a text that holds a comma in double quotes, and end no line with a comma"
+            )
+    return header, [(line, dict(zip(header, cells, strict=True))) for line, cells in lines[1:]]
+
+
+def _lines(path: Path, rows: list[tuple[int, dict[str, str]]]) -> dict[str, int]:
+    """The line of each patient.
+
+    Raises:
+        CohortError: when one has no identifier, or two have the same but for capitals; by line, not by name.
+    """
+    lines: dict[str, int] = {}
+    seen: dict[str, int] = {}
+    for line, row in rows:
+        identifier = row[PATIENT_ID]
+        if not identifier:
+            raise CohortError(f"{path}: line {line} has no {PATIENT_ID}; complete or remove it")
+        first = seen.setdefault(identifier.casefold(), line)
+        if first != line:
+            raise CohortError(f"{path}: lines {first} and {line} have the same {PATIENT_ID}; keep one row a patient")
+        lines[identifier] = line
+    return lines
+
+
+def _check_values(table: pd.DataFrame, lines: Mapping[str, int], manifest: Manifest) -> None:
+    """The checks of a cohort's table, with lines in place of patients.
+
+    Raises:
+        CohortError: with every fault.
+    """
+    with TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        numbered = table.rename(index={identifier: f"line-{line}" for identifier, line in lines.items()})
+        without_images = manifest.model_copy(update={"channels": ()})
+        write_cohort_tables(root, without_images, numbered.reset_index(names=PATIENT_ID))
+        try:
+            load_cohort(root)
+        except CohortError as error:
+            raise CohortError(str(error).replace(f"{root}: the cohort", "the clinical table")) from None
