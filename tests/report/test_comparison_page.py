@@ -281,7 +281,10 @@ def test_figures_are_on_the_page_and_in_the_folder(page: Page, comparison_run: P
     assert not any(panel.endswith("_10") for panel in panels)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (comparison_run / "figures").iterdir())
     assert "Wrong, overall survival." in page.text
-    assert keyed(page)["table_9"][-1] == ["share of the heat inside the tumour", "0.610"]
+    assert keyed(page)["table_9"][-2:] == [
+        ["Another patient", "0.520 [0.410, 0.600]", "20"],
+        ["Whole image encoder", "no map varies", "0"],
+    ]
 
 
 def test_model_without_numbers_shows_its_reason(tmp_path: Path) -> None:

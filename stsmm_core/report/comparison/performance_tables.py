@@ -197,9 +197,9 @@ def sanity_checks(comparison: Comparison) -> Table:
 
 def _similarity(one: Similarity) -> Cell:
     if one.mean is None or one.low is None or one.high is None:
-        return Cell("no map varies", {})
-    shown = f"{one.mean:.2f} [{one.low:.2f}, {one.high:.2f}]"
-    return Cell(minus(shown), {"mean": one.mean, "low": one.low, "high": one.high})
+        return Cell("no map varies", {"value": None}, "reason")
+    shown = f"{one.mean:.3f} [{one.low:.3f},{TIED}{one.high:.3f}]"
+    return Cell(minus(shown), {"value": one.mean, "low": one.low, "high": one.high})
 
 
 def _by_horizon(comparison: Comparison) -> list[tuple[str, Model, dict[str, Estimate], str]]:
