@@ -1,6 +1,7 @@
 """The public collection from a local mirror of its git repository."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 from dicom_export import Grid, blob, outline, textured, write_series, write_structures
@@ -88,11 +89,14 @@ def test_nothing_is_fetched_for_a_folder_that_is_there(tmp_path):
 def test_no_cohort_without_its_licence(mirror, tmp_path, monkeypatch):
     root, commit = mirror
 
-    def full(*_, **__):
-        raise OSError("no space left")
+    write_text = Path.write_text
 
-    monkeypatch.setattr("pathlib.Path.write_text", full)
-    monkeypatch.setattr("stsmm_core.cohort.fetching.import_dicom", lambda *_, **__: None)
+    def full(path, *arguments, **options):
+        if path.name == "SOURCE.md":
+            raise OSError("no space left")
+        return write_text(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="no space"):
         fetch_sts_public(tmp_path / "out", clinical=None, repository=str(root), commit=commit)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mirror"]
