@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	# PyTorch first and by its exact version, so that no other package's wish decides which build is taken.
 	$(PIP) torch
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[dev,compare]'
 	touch $@
 
 $(COHORTS): | $(INSTALLED)

@@ -11,11 +11,12 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.consortium import FlowerConsortium
 from stsmm_core import protocol
-from stsmm_core.config import parse_experiment
+from stsmm_core.config import read_experiment
 from stsmm_core.errors import StsmmError
 from stsmm_core.files import write_text_atomically
 from stsmm_core.run_folder import (
     CHECKPOINTS_FOLDER,
+    CONFIG_FILE,
     FAILURE_FILE,
     HISTORY_FILE,
     LEFT_OUT_FILE,
@@ -43,7 +44,8 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _run(grid: Grid, context: Context, run: Path) -> None:
-    experiment = parse_experiment(str(context.run_config[protocol.EXPERIMENT]), source="the run's experiment")
+    # Its own copy: what the run configuration gives to the sites has no path of this machine.
+    experiment = read_experiment(run / CONFIG_FILE)
 
     def left_out(site: str, reason: str) -> None:
         with (run / LEFT_OUT_FILE).open("a", encoding="utf-8") as log:

@@ -31,7 +31,7 @@ from stsmm_core.run_folder import (
     open_run,
 )
 from stsmm_core.training.centre import open_salt
-from stsmm_core.training.inputs import describe_cohorts, notes_on_channels, open_cohorts
+from stsmm_core.training.inputs import announce_inputs, open_cohorts
 from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.results import oracle_concordance, write_metrics
 from stsmm_core.training.summary import print_results
@@ -52,16 +52,16 @@ def simulate_run(
     experiment = read_experiment(config)
     available_device(experiment.training.device)
     virtual = virtual_centres(open_cohorts(cohorts), centres, seed=experiment.seed)
-    console.print(describe_cohorts(virtual), soft_wrap=True)
-    for note in notes_on_channels(virtual, experiment):
-        console.print(f"Note: {note}", soft_wrap=True)
+    announce_inputs(console, experiment, virtual)
     with open_run(out, experiment, describe_inputs("federated", virtual)):
         sites = write_sites(virtual, out, cache=(cache or out / "cache").resolve(), experiment=experiment)
         if not (out / METRICS_FILE).exists():
             _federate(console, experiment, out, sites)
         metrics = json.loads((out / METRICS_FILE).read_text(encoding="utf-8"))
         if metrics["oracle"] is None and all((cohort.root / ORACLE_FILE).exists() for cohort in virtual):
-            metrics["oracle"] = oracle_concordance([open_site(site, to_toml(experiment))[1] for site in sites])
+            metrics["oracle"] = oracle_concordance(
+                [open_site(site, to_toml(experiment.with_pretrained("")))[1] for site in sites]
+            )
             write_metrics(metrics, out / METRICS_FILE)
         print_results(console, metrics, write_report(out))
 
@@ -128,7 +128,7 @@ def _federate(console: Console, experiment: Experiment, out: Path, sites: Sequen
         progress_bar(console, f"Training {models} model(s) over {len(sites)} centres", models * rounds) as bar,
         flower_runtime(out, sites=out / SITES_FOLDER, nodes=len(sites), parallel=parallel, gpu=gpu) as runtime,
     ):
-        runtime.submit({protocol.EXPERIMENT: to_toml(experiment), protocol.SITES: len(sites)})
+        runtime.submit({protocol.EXPERIMENT: to_toml(experiment.with_pretrained("")), protocol.SITES: len(sites)})
         deadline = time.monotonic() + START_S
         best = float("inf")
         while not (out / METRICS_FILE).exists():

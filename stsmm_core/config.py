@@ -117,6 +117,44 @@ class Imaging(Section):
         return steps
 
 
+class Radiomics(Section):
+    """Hand-crafted features of each channel within the tumour, as IBSI asks (doi 10.1148/radiol.2020191145)."""
+
+    spacing_mm: Positive = 2.0
+    """Isotropic, so that a texture has no direction: between the pixels and the slices of a usual MRI of a limb."""
+    interpolation: Literal["linear", "bspline"] = "linear"
+    """Of intensities: linear never gives a value beyond those measured. The mask always takes the nearest voxel."""
+    normalised: tuple[str, ...] = ("t1", "t2")
+    """Which channels have arbitrary units and are z-scored within the tumour's box; an uptake of PET has its own."""
+    bin_count: Annotated[int, Field(ge=2, strict=True)] = 32
+    """Grey levels of the textures between least and largest in the tumour: no width of a bin suits arbitrary units."""
+    distance: Count = 1
+    """Voxels between neighbours of a texture."""
+    min_voxels: Count = 27
+    """Of the tumour at `spacing_mm`; fewer have no texture."""
+    min_icc: Annotated[float, Field(ge=0, le=1, strict=True)] = 0.8
+    """Least ICC(A,1) between two readers' outlines for a feature to be used."""
+
+
+class Comparators(Section):
+    """The classical models that the network is compared with."""
+
+    min_events: Count = 5
+    """Fewer events of an endpoint among the development patients, and no model is fitted to it."""
+    inner_folds: Annotated[int, Field(ge=2, strict=True)] = 5
+    """Of the cross-validation that chooses a penalty's strength; each needs an event."""
+    cox_penalty: Annotated[float, Field(gt=0, strict=True)] = 0.1
+    """Ridge of the Cox models that are not named ridge: a normal prior of variance 10 on a log hazard ratio. It leaves
+    estimates as they are, but keeps one finite where a level of a few patients has no event."""
+    strengths: Annotated[int, Field(ge=2, strict=True)] = 30
+    """Strengths tried, evenly spaced on a log scale."""
+    l1_ratio: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.5
+    """Share of the lasso in the elastic net."""
+    trees: Count = 500
+    min_leaf: Count = 5
+    """Least patients in a leaf of a tree."""
+
+
 class Model(Section):
     """The network."""
 
@@ -125,6 +163,21 @@ class Model(Section):
     """Length of each encoder's feature vector."""
     norm: Literal["batch", "group"] = "batch"
     dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.2
+    pretrained: str = ""
+    """Checkpoint file that the image encoder starts from; empty for random weights. Relative to the experiment file."""
+
+    @model_validator(mode="after")
+    def _pretrained_weights_fit(self) -> "Model":
+        if not self.pretrained:
+            return self
+        if self.norm != "batch":
+            raise ValueError(
+                f"pretrained weights come with batch statistics, which norm = '{self.norm}' has no place for; "
+                "set norm = 'batch', or leave pretrained empty"
+            )
+        if self.image_encoder != "densenet121":
+            raise ValueError(f"pretrained weights are for 'densenet121', not for '{self.image_encoder}'")
+        return self
 
 
 class Training(Section):
@@ -205,11 +258,15 @@ class Evaluation(Section):
     folds: Annotated[int, Field(ge=2, strict=True)] = 5
     repeats: Count = 1
     bootstrap_replicates: Annotated[int, Field(ge=100, strict=True)] = 1000
+    horizons_years: tuple[Positive, ...] = Field(default=(2.0, 5.0, 10.0), min_length=1)
+    """Years after time zero at which absolute risks are given and tested, increasing."""
 
     @model_validator(mode="after")
     def _something_left_to_test(self) -> "Evaluation":
         if self.train_fraction + self.validation_fraction >= 1:
             raise ValueError("train_fraction + validation_fraction must leave patients to test (sum below 1)")
+        if list(self.horizons_years) != sorted(set(self.horizons_years)):
+            raise ValueError("horizons_years must increase")
         return self
 
     @property
@@ -229,6 +286,8 @@ class Experiment(Section):
     blending: Blending = Blending()
     federation: Federation = Federation()
     evaluation: Evaluation = Evaluation()
+    radiomics: Radiomics = Radiomics()
+    comparators: Comparators = Comparators()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Experiment":
@@ -254,7 +313,17 @@ class Experiment(Section):
             raise ValueError(
                 f"imaging.shape must be at least {smallest} voxels along each axis for {self.model.image_encoder}"
             )
+        if self.model.pretrained and "image" not in self.data.modalities:
+            raise ValueError("model.pretrained is for the image encoder, but data.modalities has no 'image'")
         return self
+
+    def with_pretrained(self, path: str) -> "Experiment":
+        """The same with other pretrained weights.
+
+        A path means something on one machine only: sites get the experiment without it, for the server makes the first
+        weights; a report names the file alone.
+        """
+        return self.model_copy(update={"model": self.model.model_copy(update={"pretrained": path})})
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -272,7 +341,7 @@ class Experiment(Section):
 
 
 def read_experiment(path: Path) -> Experiment:
-    """Read and validate an experiment file.
+    """Read and validate an experiment file; a path in it becomes absolute.
 
     Raises:
         ConfigError: naming the file, every wrong key and the allowed choices.
@@ -283,7 +352,10 @@ def read_experiment(path: Path) -> Experiment:
         raise ConfigError(f"{path}: no such experiment file") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text; save the experiment file as UTF-8") from None
-    return parse_experiment(text, source=str(path))
+    experiment = parse_experiment(text, source=str(path))
+    if not experiment.model.pretrained:
+        return experiment
+    return experiment.with_pretrained(str((path.parent / Path(experiment.model.pretrained).expanduser()).resolve()))
 
 
 def parse_experiment(text: str, *, source: str) -> Experiment:

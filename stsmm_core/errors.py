@@ -15,3 +15,8 @@ class CohortError(StsmmError):
 
 class RunError(StsmmError):
     """A run cannot start or go on."""
+
+
+def not_installed(package: str) -> RunError:
+    """What to say when a package of the optional extra for `stsmm compare` is missing."""
+    return RunError(f"{package} is not installed; pip install 'stsmm[compare]'")

@@ -28,6 +28,13 @@ SERVER_FILE = "server.pid"
 LEFT_OUT_FILE = "left_out.log"
 CHECKPOINTS_FOLDER = "checkpoints"
 SITES_FOLDER = "sites"
+COMPARISON_FILE = "comparison.json"
+NETWORKS_FOLDER = "networks"
+"""In a comparison: a run folder a network."""
+BLENDED = "mmnn_blending"
+"""In a comparison: key of the network with gradient blending, which the others are compared with."""
+PRIVATE_FOLDER = "private"
+"""In a comparison: what names or shows patients, and must stay at the centre."""
 LOCK_FILE = ".lock"
 
 _PACKAGES = ("stsmm", "torch", "monai", "flwr", "numpy", "scipy", "pandas", "simpleitk")
@@ -45,10 +52,10 @@ def open_run(run: Path, experiment: Experiment, inputs: dict[str, Any]) -> Itera
     The folder is locked while it is open, so that two commands never write into one run.
 
     Raises:
-        RunError: when the folder holds something else or is in use.
+        RunError: when the folder holds something else or is in use, or the pretrained weights cannot be read.
     """
     wanted = {
-        INPUTS_FILE: json.dumps(inputs, indent=2, sort_keys=True),
+        INPUTS_FILE: json.dumps(inputs | _pretrained_fingerprint(experiment), indent=2, sort_keys=True),
         VERSIONS_FILE: json.dumps(software_versions(), indent=2),
         CONFIG_FILE: to_toml(experiment),
     }
@@ -104,6 +111,19 @@ def cohort_fingerprint(cohort: Cohort) -> str:
             status = file.stat()
             digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()
+
+
+def _pretrained_fingerprint(experiment: Experiment) -> dict[str, str]:
+    """A digest of the pretrained weights, where the experiment has any."""
+    if not experiment.model.pretrained:
+        return {}
+    try:
+        with Path(experiment.model.pretrained).open("rb") as file:
+            return {"pretrained": hashlib.file_digest(file, "sha256").hexdigest()}
+    except OSError as error:
+        raise RunError(
+            f"{experiment.model.pretrained}: cannot be read ({error.strerror}); correct model.pretrained"
+        ) from None
 
 
 def describe_inputs(mode: str, cohorts: Sequence[Cohort]) -> dict[str, Any]:

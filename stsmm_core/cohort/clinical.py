@@ -82,10 +82,12 @@ class ClinicalEncoding:
     @property
     def width(self) -> int:
         """Number of columns."""
-        return sum(
-            len(variable.levels) if isinstance(variable, Category) else 2
-            for variable in (VARIABLES[key] for key in self.variables)
-        )
+        return len(self.columns)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The variable that each column belongs to."""
+        return tuple(key for key in self.variables for _ in range(_columns_of(key)))
 
     def encode(self, clinical: pd.DataFrame) -> NDArray[np.float32]:
         """Encode the rows of a clinical table, shape (patients, width)."""
@@ -155,6 +157,12 @@ def _moments(sums: tuple[float, float, float]) -> tuple[int, float, float]:
     if n < 2 or spread <= 1e-12 * second:
         return int(n), mean, 0.0
     return int(n), mean, float(np.sqrt(spread / (n - 1)))
+
+
+def _columns_of(key: str) -> int:
+    """A number has a value and an indicator of its absence; a category a column a level."""
+    variable = VARIABLES[key]
+    return len(variable.levels) if isinstance(variable, Category) else 2
 
 
 def _category(key: str) -> Category:

@@ -1,11 +1,12 @@
-"""The tensors of many patients, several at a time.
+"""The tensors, or the features, of many patients, several at a time.
 
 What a worker process has to import is kept small: it starts for a few patients, and torch alone takes seconds.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from stsmm_core.imaging.cache import store_patient
 
 @dataclass(frozen=True)
 class Job:
-    """A patient whose tensor is wanted.
+    """A patient whose images are wanted.
 
     Attributes:
         label: of the patient, for messages at the site.
@@ -31,12 +32,21 @@ class Job:
 
 def store_tensors(jobs: Sequence[Job], config: Imaging, cache: Path, *, workers: int) -> Iterator[str | None]:
     """Make and store tensors in worker processes; as each is done, what is wrong with it, or None."""
+    return for_each(jobs, partial(_store_tensor, config=config, cache=cache), workers=workers)
+
+
+def for_each(jobs: Sequence[Job], work: Callable[[Job], object], *, workers: int) -> Iterator[str | None]:
+    """Do the work of each patient in worker processes; as each is done, what is wrong with it, or None.
+
+    Args:
+        work: can be pickled; raises CohortError.
+    """
     if not jobs:
         return
     # A fresh interpreter a worker: a forked one would inherit the threads of the image library.
     context = get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=use_one_thread) as pool:
-        for done in as_completed([pool.submit(try_to_store, job, config, cache) for job in jobs]):
+        for done in as_completed([pool.submit(_try, work, job) for job in jobs]):
             yield done.result()
 
 
@@ -45,10 +55,14 @@ def use_one_thread() -> None:
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
-def try_to_store(job: Job, config: Imaging, cache: Path) -> str | None:
-    """Make and store a tensor; says what is wrong instead of raising, so that one patient does not stop the others."""
+def _store_tensor(job: Job, config: Imaging, cache: Path) -> None:
+    store_patient(cache, job.channels, job.mask, config)
+
+
+def _try(work: Callable[[Job], object], job: Job) -> str | None:
+    """Say what is wrong instead of raising, so that one patient does not stop the others."""
     try:
-        store_patient(cache, job.channels, job.mask, config)
+        work(job)
     except CohortError as error:
         return f"{job.label}: {error}"
     return None

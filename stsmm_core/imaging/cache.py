@@ -1,6 +1,5 @@
 """Preprocessed tensors on disk with the quality of their images, found again by what they were made from."""
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -11,12 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stsmm_core.config import Imaging
-from stsmm_core.errors import CohortError, RunError
-from stsmm_core.files import write_atomically
+from stsmm_core.imaging.cached_file import content_key, read_whole, write_whole
 from stsmm_core.imaging.preprocess import PREPROCESSING_VERSION, read_images, run_steps, to_tensor
 from stsmm_core.imaging.quality import PatientQuality, measure
-
-DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,43 +57,15 @@ def store_patient(cache: Path, channels: Mapping[str, Path], mask: Path, config:
 
 def cache_path(cache: Path, channels: Mapping[str, Path], mask: Path, config: Imaging) -> Path:
     """Where a tensor lies, or would lie."""
-    return cache / f"{_key(channels, mask, config)}.npy"
-
-
-def _key(channels: Mapping[str, Path], mask: Path, config: Imaging) -> str:
-    """What a tensor depends on, as one hexadecimal word."""
-    ingredients = {
-        "version": PREPROCESSING_VERSION,
-        # By exclusion, so that a setting added later counts without anyone remembering this line.
-        "settings": config.model_dump(mode="json", exclude={"augmentation"}),
-        "channels": [(name, _content(path)) for name, path in channels.items()],
-        "mask": _content(mask),
-    }
-    return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
-
-
-def _content(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise CohortError(
-            f"{path}: cannot be read ({error.strerror}); put the volume there, readable for you"
-        ) from None
+    # By exclusion, so that a setting added later counts without anyone remembering this line.
+    settings = config.model_dump(mode="json", exclude={"augmentation"})
+    return cache / f"{content_key(channels, mask, version=PREPROCESSING_VERSION, settings=settings)}.npy"
 
 
 def _load(path: Path) -> PreparedPatient | None:
     """What a cache file holds; None where there is no file or not a sound one."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise RunError(
-            f"{path.parent}: the image cache cannot be read ({error.strerror}); choose a folder of your own"
-        ) from None
-    body, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
-    if hashlib.sha256(body).digest() != digest:
+    body = read_whole(path)
+    if body is None:
         return None
     stream = io.BytesIO(body)
     tensor = np.load(stream, allow_pickle=False)
@@ -108,10 +76,4 @@ def _store(path: Path, prepared: PreparedPatient) -> None:
     stream = io.BytesIO()
     np.save(stream, prepared.tensor, allow_pickle=False)
     stream.write(json.dumps(asdict(prepared.quality)).encode())
-    body = stream.getvalue()
-    try:
-        write_atomically(path, lambda unfinished: unfinished.write_bytes(body + hashlib.sha256(body).digest()))
-    except OSError as error:
-        raise RunError(
-            f"{path.parent}: the image cache cannot be written ({error.strerror}); make room or choose another folder"
-        ) from None
+    write_whole(path, stream.getvalue())

@@ -90,6 +90,13 @@ def run_steps(images: PatientImages, config: Imaging) -> PatientImages:
     return images
 
 
+def run_early_steps(images: PatientImages, config: Imaging) -> PatientImages:
+    """The steps on whole volumes, before `resampling`: every channel is left on its own grid."""
+    for step in config.steps[: config.steps.index("resampling")]:
+        images = STEP_FUNCTIONS[step](images, config)
+    return images
+
+
 def read_images(channels: Mapping[str, Path], mask: Path) -> PatientImages:
     """Read a patient's volumes and mask as they lie on disk."""
     return PatientImages(

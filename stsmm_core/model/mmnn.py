@@ -50,25 +50,33 @@ class MultimodalNetwork(nn.Module):
 
     def forward(self, batch: Mapping[str, ModalityBatch]) -> Tensor:
         """Log hazards, shape (heads, patients, endpoints)."""
-        encoded = [self._encode(name, batch[name]) for name in self.encoders]
-        outputs = [self.heads["fusion"](torch.cat(encoded, dim=1))]
-        outputs += [self.heads[name](values) for name, values in zip(self.encoders, encoded, strict=True)]
+        return self.decode({name: self.encode(name, batch[name]) for name in self.encoders})
+
+    def fused(self, batch: Mapping[str, ModalityBatch]) -> Tensor:
+        """What the fusion head sees: the modalities' features side by side, shape (patients, all features)."""
+        return torch.cat([self.encode(name, batch[name]) for name in self.encoders], dim=1)
+
+    def decode(self, encoded: Mapping[str, Tensor]) -> Tensor:
+        """Log hazards, as `forward`, from the features of each modality, shape (patients, features)."""
+        outputs = [self.heads["fusion"](torch.cat([encoded[name] for name in self.encoders], dim=1))]
+        outputs += [self.heads[name](encoded[name]) for name in self.encoders]
         return torch.stack(outputs)
 
-    def _encode(self, name: str, modality: ModalityBatch) -> Tensor:
+    def encode(self, name: str, modality: ModalityBatch) -> Tensor:
+        """A modality's features, shape (patients, features); the absent vector for a patient without it."""
         absent = self.absent[name].expand(len(modality.present), self.features)
         if not modality.present.any():
             return absent
         values = modality.values[modality.present]
         encoder = self.encoders[name]
-        # Batch norm cannot take a variance over one patient: it goes by its running statistics there.
-        encoder.train(self.training and len(values) > 1)
+        if self.training:  # batch norm cannot take a variance over one patient: it goes by its running statistics there
+            encoder.train(len(values) > 1)
         encoded = encoder(values)
         return absent.masked_scatter(modality.present[:, None], encoded)
 
 
 def build_network(experiment: Experiment, *, channels: int, clinical_inputs: int, fold: int) -> MultimodalNetwork:
-    """The experiment's network with initial weights that depend on the seed and the fold alone."""
+    """The experiment's network with random initial weights that depend on the seed and the fold alone."""
     torch.manual_seed(derive_seed(experiment.seed, "initial weights", fold))
     encoders: dict[str, nn.Module] = {}
     for modality in experiment.data.modalities:

@@ -1,11 +1,9 @@
 """The figures of the report, drawn on matplotlib's object interface: no pyplot, no state left behind."""
 
-import base64
-import io
 import math
-from typing import Any, get_args
+from collections.abc import Sequence
+from typing import get_args
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,12 +14,9 @@ from matplotlib.ticker import MaxNLocator
 
 from stsmm_core.cohort.dictionary import ENDPOINTS
 from stsmm_core.config import Modality
-from stsmm_core.report.results import FUSION, Results
-
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-"""Okabe and Ito's colours, which colour-blind readers can tell apart."""
-
-MARKERS = ("o", "s", "^", "P", "v", "X")
+from stsmm_core.report.drawing import GREY, INK, MARKERS, PALETTE, WIDTH, figure_style
+from stsmm_core.report.history import FUSION, history_of
+from stsmm_core.report.results import Results
 
 _ALL_HEADS = (FUSION, *get_args(Modality))
 COLOURS = dict(zip(_ALL_HEADS, PALETTE, strict=False))
@@ -29,27 +24,7 @@ COLOURS = dict(zip(_ALL_HEADS, PALETTE, strict=False))
 
 SHAPES = dict(zip(_ALL_HEADS, MARKERS, strict=False))
 
-_INK = "#222222"
-_GREY = "#8a8a8a"
-_WIDTH = 7.2
 _MOST_COLUMNS = 5
-_STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.titlesize": 8.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": _INK,
-    "axes.linewidth": 0.7,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.hashsalt": "stsmm",
-}
 
 
 def forest_figure(results: Results) -> Figure:
@@ -57,16 +32,16 @@ def forest_figure(results: Results) -> Figure:
     endpoints, heads = results.endpoints, results.heads
     oracle = results.metrics.oracle or {}
     rows = [*heads, "oracle"] if oracle else list(heads)
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 0.9 + 0.34 * len(rows)), layout="constrained")
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, 0.9 + 0.34 * len(rows)), layout="constrained")
         panels = figure.subplots(1, len(endpoints), sharex=True, sharey=True, squeeze=False)[0]
         for axes, endpoint in zip(panels, endpoints, strict=True):
-            axes.axvline(0.5, color=_GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+            axes.axvline(0.5, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
             for row, head in enumerate(heads):
                 _draw_interval(axes, results, head, endpoint, row)
             known = oracle.get(endpoint)
             if known is not None:
-                axes.plot(known, len(heads), marker="D", markersize=6, color=_INK, markerfacecolor="white")
+                axes.plot(known, len(heads), marker="D", markersize=6, color=INK, markerfacecolor="white")
             axes.set_title(_capital(ENDPOINTS[endpoint]))
             axes.set_xlabel("C-index")
             axes.tick_params(axis="y", length=0)
@@ -85,8 +60,8 @@ def loss_figure(results: Results) -> Figure:
     """
     heads = results.heads
     alone = results.folds == 1
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 3.9), layout="constrained")
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
         panels = figure.subplots(2, len(heads), sharex=True, sharey="row", squeeze=False)
         for head, (upper, lower) in zip(heads, panels.T, strict=True):
             upper.set_title(f"{head} head")
@@ -95,57 +70,55 @@ def loss_figure(results: Results) -> Figure:
                 _draw_losses(upper, lower, results.series(fold, head), selected_round, COLOURS[head])
             if alone:
                 for axes in (upper, lower):
-                    axes.axvline(results.metrics.selected_rounds[0], color=_GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+                    axes.axvline(results.metrics.selected_rounds[0], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
             lower.set_xlabel("round")
             lower.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))
         panels[0, 0].set_ylabel("validation loss")
         panels[1, 0].set_ylabel("training loss")
-        selected = Line2D([], [], marker="o", linestyle="", color=_INK, label="selected round")
-        checkpoint = Line2D([], [], marker="o", linestyle="", color=_INK, markerfacecolor="white", label="checkpoint")
+        selected = Line2D([], [], marker="o", linestyle="", color=INK, label="selected round")
+        checkpoint = Line2D([], [], marker="o", linestyle="", color=INK, markerfacecolor="white", label="checkpoint")
         figure.legend(handles=[selected, checkpoint], loc="outside upper right", ncols=2)
         return figure
 
 
-def weights_figure(results: Results) -> Figure:
-    """Share of each head in the loss by round, stacked to 1, one panel a fold; triangles mark the checkpoints."""
-    columns = min(results.folds, _MOST_COLUMNS)
-    lines = math.ceil(results.folds / columns)
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 2.9 if lines == 1 else 0.6 + 1.9 * lines), layout="constrained")
+def weights_figure(history: pd.DataFrame, heads: Sequence[str], first_updates: Sequence[int | None]) -> Figure:
+    """Share of each head in the loss by round, stacked to 1, one panel a fold; triangles mark the checkpoints.
+
+    Args:
+        history: as in `Results`.
+        first_updates: a fold each, the round of the first change of the weights, None where they never changed.
+    """
+    folds = len(first_updates)
+    columns = min(folds, _MOST_COLUMNS)
+    lines = math.ceil(folds / columns)
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, 2.9 if lines == 1 else 0.6 + 1.9 * lines), layout="constrained")
         panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
         for fold, axes in enumerate(panels.flat):
-            if fold >= results.folds:
+            if fold >= folds:
                 axes.set_visible(False)
                 continue
-            _draw_weights(axes, results, fold)
-            if results.folds > 1:
+            _draw_weights(axes, history, heads, fold, first_updates[fold])
+            if folds > 1:
                 axes.set_title(f"fold {fold + 1}", pad=9)
         for axes in panels[:, 0]:
             axes.set_ylabel("blending weight")
-        for axes in panels.flat[results.folds - columns : results.folds]:
+        for axes in panels.flat[folds - columns : folds]:
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("round")
-        heads = [Patch(facecolor=COLOURS[head], label=head) for head in results.heads]
-        checkpoint = Line2D([], [], marker="v", linestyle="", color=_GREY, markersize=4, label="checkpoint")
-        first = Line2D([], [], color=_INK, linewidth=1.2, label="first update")
-        updated = any(entry is not None for entry in results.metrics.first_blending_rounds)
-        handles = [*heads, checkpoint, first] if updated else [*heads, checkpoint]
+        shares = [Patch(facecolor=COLOURS[head], label=head) for head in heads]
+        checkpoint = Line2D([], [], marker="v", linestyle="", color=GREY, markersize=4, label="checkpoint")
+        first = Line2D([], [], color=INK, linewidth=1.2, label="first update")
+        updated = any(entry is not None for entry in first_updates)
+        handles = [*shares, checkpoint, first] if updated else [*shares, checkpoint]
         figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), columnspacing=1.4)
         return figure
-
-
-def data_uri(figure: Figure) -> str:
-    """The figure as an SVG image that lives inside the page's own text."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _draw_interval(axes: Axes, results: Results, head: str, endpoint: str, row: int) -> None:
     concordance = results.metrics.heads[head][endpoint].harrell_c
     if concordance.value is None:
-        axes.text(0.5, row, " not estimable", color=_GREY, style="italic", va="center")
+        axes.text(0.5, row, " not estimable", color=GREY, style="italic", va="center")
         return
     colour = COLOURS[head]
     if concordance.ci_low is not None and concordance.ci_high is not None:
@@ -176,13 +149,13 @@ def _draw_losses(upper: Axes, lower: Axes, series: pd.DataFrame, selected: int, 
     )
 
 
-def _draw_weights(axes: Axes, results: Results, fold: int) -> None:
+def _draw_weights(axes: Axes, history: pd.DataFrame, heads: Sequence[str], fold: int, first: int | None) -> None:
     """Stack the weights; the weight of a row of the history is drawn over the round that follows it."""
-    fusion = results.series(fold, FUSION)
+    fusion = history_of(history, fold, FUSION)
     rounds = fusion.index.to_numpy()
     floor = np.zeros(len(rounds))
-    for head in results.heads:
-        weight = results.series(fold, head)["weight"].to_numpy()
+    for head in heads:
+        weight = history_of(history, fold, head)["weight"].to_numpy()
         # The last weight never came into force: the stack ends with the weight of the last round.
         in_force = np.append(weight[:-1], weight[-2:-1]) if len(weight) > 1 else weight
         axes.fill_between(
@@ -198,14 +171,15 @@ def _draw_weights(axes: Axes, results: Results, fold: int) -> None:
         floor = floor + in_force
     checkpoints = fusion.index[fusion["train_loss"].notna()]
     axes.plot(
-        checkpoints, np.full(len(checkpoints), 1.03), marker="v", markersize=4, linestyle="", color=_GREY, clip_on=False
+        checkpoints, np.full(len(checkpoints), 1.03), marker="v", markersize=4, linestyle="", color=GREY, clip_on=False
     )
-    first = results.metrics.first_blending_rounds[fold]
     if first is not None:
-        axes.axvline(first, color=_INK, linewidth=1.2)
+        axes.axvline(first, color=INK, linewidth=1.2)
     axes.set_ylim(0, 1)
     axes.set_xlim(0, max(int(rounds[-1]), 1))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10 if results.folds == 1 else 4, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(
+        MaxNLocator(integer=True, nbins=10 if history["fold"].nunique() == 1 else 4, steps=[1, 2, 5, 10])
+    )
 
 
 def _capital(words: str) -> str:

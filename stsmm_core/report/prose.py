@@ -2,7 +2,8 @@
 
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
 from stsmm_core.config import Blending, Experiment
-from stsmm_core.report.results import FUSION, Concordance, Results
+from stsmm_core.report.history import FUSION
+from stsmm_core.report.results import Concordance, Results
 from stsmm_core.report.tables import total_of
 
 RELIABLE_EVENTS = 100
@@ -79,7 +80,7 @@ def honest_numbers(results: Results) -> tuple[str, ...]:
 def methods(results: Results) -> tuple[str, ...]:
     """Paragraphs for a methods section, true of this run."""
     experiment = results.experiment
-    paragraphs = [_network(experiment), _fitting(results), _blending(experiment), _testing(results)]
+    paragraphs = [network(experiment), _fitting(results), blending(experiment), _testing(results)]
     return tuple(paragraphs)
 
 
@@ -104,7 +105,8 @@ def _names(endpoints: list[str]) -> str:
     return " and ".join(ENDPOINTS[endpoint] for endpoint in endpoints)
 
 
-def _network(experiment: Experiment) -> str:
+def network(experiment: Experiment) -> str:
+    """The network in a few sentences."""
     model, modalities = experiment.model, experiment.data.modalities
     encoders = []
     if "image" in modalities:
@@ -127,42 +129,54 @@ def _network(experiment: Experiment) -> str:
     )
 
 
-def _fitting(results: Results) -> str:
-    training, federation = results.experiment.training, results.experiment.federation
+def loss(experiment: Experiment, *, strata: str) -> str:
+    """Loss and optimiser; `strata` says whose patients share a risk set."""
+    training = experiment.training
     optimizer = f"SGD with momentum {training.momentum:g}" if training.optimizer == "sgd" else "AdamW"
     schedule = "a one-cycle schedule" if training.schedule == "one_cycle" else "a constant rate"
-    centralised = results.metrics.mode == "centralised"
-    strata = "with the patients of all sites in one risk set" if centralised else "stratified by site"
-    loss = (
+    return (
         "The loss is the negative log partial likelihood of the Cox model per event, summed over endpoints and "
         f"{strata}, with {training.ties.capitalize()}'s treatment of ties; risk sets are formed within "
         f"windows of {training.risk_window} patients, in batches of {training.batch_size}. The optimiser is "
         f"{optimizer}, learning rate {training.learning_rate:g} with {schedule}, weight decay "
         f"{training.weight_decay:g}, for {training.epochs} epochs."
     )
-    if centralised:
-        return f"The network was trained in one place, with the patients of all sites. {loss}"
+
+
+def centralised_fitting(experiment: Experiment) -> str:
+    """How a network is fitted where the patients of all sites lie in one place."""
+    strata = "with the patients of all sites in one risk set"
+    return f"The network was trained in one place, with the patients of all sites. {loss(experiment, strata=strata)}"
+
+
+def _fitting(results: Results) -> str:
+    experiment = results.experiment
+    if results.metrics.mode == "centralised":
+        return centralised_fitting(experiment)
+    training, federation = experiment.training, experiment.federation
     sites = len(results.metrics.cohorts)
     epochs = f"{training.local_epochs} local epoch{'s' if training.local_epochs > 1 else ''}"
     return (
-        f"{loss} In each of {results.metrics.rounds} rounds the {sites} sites trained for {epochs} on their own "
-        "patients and sent network weights, loss sums and counts, no patient record; the server averaged the networks "
+        f"{loss(experiment, strata='stratified by site')} "
+        f"In each of {results.metrics.rounds} rounds the {sites} sites trained for {epochs} on their own patients "
+        "and sent network weights, loss sums and counts, no patient record; the server averaged the networks "
         f"(FedAvg), weighted by {federation.weighted_by}. A round needed at least {federation.min_sites} "
         f"site{'s' if federation.min_sites > 1 else ''}."
     )
 
 
-def _blending(experiment: Experiment) -> str:
-    blending = experiment.blending
-    if blending.method == "none":
+def blending(experiment: Experiment) -> str:
+    """How the losses of the heads are weighted."""
+    settings = experiment.blending
+    if settings.method == "none":
         return "Gradient blending was off: the fusion head alone was trained, and the unimodal heads are untrained."
-    if blending.method == "uniform":
+    if settings.method == "uniform":
         return "All heads' losses had the same weight throughout (uniform blending, a control)."
     return (
         "The heads' losses were combined by gradient blending (Wang, Tran and Feiszli, CVPR 2020; Bozzo et al., npj "
-        f"Precision Oncology 2024). Every {blending.interval} epochs the whole training and validation sets were "
+        f"Precision Oncology 2024). Every {settings.interval} epochs the whole training and validation sets were "
         "evaluated; with dG the fall of a head's validation loss since the last checkpoint and dO the growth of its "
-        f"gap to the training loss, {_rule(blending)}"
+        f"gap to the training loss, {_rule(settings)}"
     )
 
 

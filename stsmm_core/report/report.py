@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-
-from jinja2 import Environment, StrictUndefined
 
 from stsmm_core.cohort.dictionary import ENDPOINTS
 from stsmm_core.config import to_toml
-from stsmm_core.errors import RunError
-from stsmm_core.files import write_text_atomically
 from stsmm_core.report import figures, prose, tables
+from stsmm_core.report.drawing import data_uri
+from stsmm_core.report.page import template, write_page
 from stsmm_core.report.results import Results, read_results
 
 REPORT_FILE = "report.html"
@@ -37,12 +34,8 @@ def write_report(run: Path) -> Path:
         RunError: naming the file of the run folder that is missing, broken or cannot be written.
     """
     page = render(read_results(run))
-    target = run / REPORT_FILE
-    try:
-        write_text_atomically(target, page)
-    except OSError as error:
-        raise RunError(f"{target}: cannot be written ({error.strerror}); check the folder's rights and space") from None
-    return target
+    write_page(run / REPORT_FILE, page)
+    return run / REPORT_FILE
 
 
 def render(results: Results) -> str:
@@ -50,9 +43,7 @@ def render(results: Results) -> str:
     sites = results.metrics.cohorts
     rows, images = tables.cohort_table(sites), tables.image_table(sites)
     results_table = tables.results_table(results)
-    template = files("stsmm_core.report").joinpath("report.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(template).render(
+    return template("report.html").render(
         results=results,
         endpoint_names=ENDPOINTS,
         subtitle=prose.subtitle(results),
@@ -68,10 +59,10 @@ def render(results: Results) -> str:
         image_blocks=across([site.site for site in sites], images),
         training_table=tables.training_table(results),
         cohorts_suppressed=tables.SUPPRESSED in "".join(cell for row in (*rows, *images) for cell in row.cells),
-        forest=figures.data_uri(figures.forest_figure(results)),
-        losses=figures.data_uri(figures.loss_figure(results)),
-        weights=figures.data_uri(figures.weights_figure(results)),
-        config=to_toml(results.experiment),
+        forest=data_uri(figures.forest_figure(results)),
+        losses=data_uri(figures.loss_figure(results)),
+        weights=data_uri(figures.weights_figure(results.history, results.heads, results.metrics.first_blending_rounds)),
+        config=to_toml(results.experiment.with_pretrained(Path(results.experiment.model.pretrained).name)),
         versions=results.versions,
     )
 

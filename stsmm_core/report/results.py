@@ -1,33 +1,25 @@
 """Reading a finished run folder: the resolved experiment, its versions, its history and its metrics."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES, Category
-from stsmm_core.config import Experiment, parse_experiment
-from stsmm_core.errors import ConfigError, RunError
+from stsmm_core.config import Experiment
+from stsmm_core.errors import RunError
 from stsmm_core.imaging.flag_kinds import FlagKind
-from stsmm_core.run_folder import CONFIG_FILE, HISTORY_COLUMNS, HISTORY_FILE, METRICS_FILE, VERSIONS_FILE
-
-FUSION = "fusion"
+from stsmm_core.report.history import FUSION, history_of, read_history
+from stsmm_core.report.run_files import Record, broken, read_record, read_run_experiment, read_versions
+from stsmm_core.run_folder import CONFIG_FILE, HISTORY_FILE, METRICS_FILE, VERSIONS_FILE
 
 Count = Annotated[int, Field(ge=0)] | None
 """A count of patients, events or pairs; None where the site suppressed it as below its minimum cell size."""
 
 Index = Annotated[float, Field(ge=0, le=1)]
 RoundNumber = Annotated[int, Field(ge=0)]
-
-
-class Record(BaseModel):
-    """A part of metrics.json: keys that the report does not print are ignored, NaN and infinity are faults."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 class Concordance(Record):
@@ -80,7 +72,7 @@ class SiteSummary(Record):
     patients: Count
     events: dict[str, Count]
     with_image: Count
-    image_flags: dict[FlagKind, Count] = {}
+    image_flags: dict[FlagKind, Count] = Field(default_factory=dict)
     variables: dict[str, NumberSummary | CategorySummary]
 
     @model_validator(mode="after")
@@ -159,8 +151,7 @@ class Results:
 
     def series(self, fold: int, head: str) -> pd.DataFrame:
         """The history of one head in one fold, index round."""
-        rows = self.history[(self.history["fold"] == fold) & (self.history["head"] == head)]
-        return rows.set_index("round")
+        return history_of(self.history, fold, head)
 
 
 def read_results(run: Path) -> Results:
@@ -171,98 +162,22 @@ def read_results(run: Path) -> Results:
     """
     if not run.is_dir():
         raise RunError(f"{run}: no such run folder; give the folder that the training command wrote")
-    try:
-        experiment = parse_experiment(_text(run / CONFIG_FILE), source=str(run / CONFIG_FILE))
-    except ConfigError as error:
-        raise RunError(f"{error}\n  restore the file that the run wrote, or run again") from None
-    versions = _read_versions(run / VERSIONS_FILE)
-    metrics = _read_metrics(run / METRICS_FILE)
-    history = _read_history(run / HISTORY_FILE)
+    experiment = read_run_experiment(run / CONFIG_FILE)
+    versions = read_versions(run / VERSIONS_FILE)
+    metrics = read_record(run / METRICS_FILE, Metrics)
     if set(metrics.heads) != set(experiment.heads):
         wanted = ", ".join(experiment.heads)
-        raise _broken(run / METRICS_FILE, f"its heads must be those of {CONFIG_FILE} ({wanted})")
+        raise broken(run / METRICS_FILE, f"its heads must be those of {CONFIG_FILE} ({wanted})")
+    history = read_history(run / HISTORY_FILE, experiment.heads)
     _check_history_matches(history, metrics, run / HISTORY_FILE)
     return Results(experiment, versions, history, metrics)
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RunError(
-            f"{path}: missing; a report needs a finished run, so let the run finish or start it again"
-        ) from None
-    except UnicodeDecodeError:
-        raise _broken(path, "not UTF-8 text") from None
-
-
-def _broken(path: Path, problem: str) -> RunError:
-    return RunError(f"{path}: {problem}; restore the file that the run wrote, or run again")
-
-
-def _read_versions(path: Path) -> dict[str, str]:
-    text = _text(path)
-    try:
-        return TypeAdapter(dict[str, str]).validate_python(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise _broken(path, f"not valid JSON ({error})") from None
-    except ValidationError:
-        raise _broken(path, "must map package names to versions") from None
-
-
-def _read_metrics(path: Path) -> Metrics:
-    text = _text(path)
-    try:
-        return Metrics.model_validate(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise _broken(path, f"not valid JSON ({error})") from None
-    except ValidationError as error:
-        faults = [
-            ".".join(str(part) for part in fault["loc"]) + ": " + fault["msg"].removeprefix("Value error, ")
-            for fault in error.errors()
-        ]
-        raise _broken(path, "; ".join(fault.removeprefix(": ") for fault in faults)) from None
-
-
-def _read_history(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        _text(path)
-    try:
-        table = pd.read_csv(path, encoding="utf-8", dtype={"head": str})
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise _broken(path, f"cannot be read as CSV ({error})") from None
-    absent = [column for column in HISTORY_COLUMNS if column not in table]
-    if absent:
-        raise _broken(path, f"lacks the columns {', '.join(absent)}")
-    if table.empty:
-        raise _broken(path, "has no row")
-    for column in HISTORY_COLUMNS:
-        if column == "head":
-            continue
-        if not pd.api.types.is_numeric_dtype(table[column]):
-            raise _broken(path, f"column {column} holds something that is not a number")
-        optional = column in ("train_loss", "validation_loss")
-        values = table[column].dropna() if optional else table[column]
-        if not np.isfinite(values).all():
-            raise _broken(path, f"column {column} holds an {'infinite' if optional else 'empty or infinite'} value")
-    return table.astype({"fold": int, "round": int}).sort_values(["fold", "round"], kind="stable", ignore_index=True)
-
-
 def _check_history_matches(history: pd.DataFrame, metrics: Metrics, path: Path) -> None:
     folds = len(metrics.selected_rounds)
-    if set(history["fold"]) != set(range(folds)):
-        raise _broken(path, f"{METRICS_FILE} tells of {folds} fold(s), but fold must take the values 0 to {folds - 1}")
-    if set(history["head"]) != set(metrics.heads):
-        raise _broken(path, f"its heads differ from those of {METRICS_FILE} ({', '.join(metrics.heads)})")
-    for fold in range(folds):
-        rows = history[history["fold"] == fold]
-        last = int(rows["round"].max())
-        for head in metrics.heads:
-            rounds = rows.loc[rows["head"] == head, "round"].to_list()
-            if rounds != list(range(last + 1)):
-                raise _broken(path, f"fold {fold}, head {head}: needs one row a round from 0 to {last}")
-        if not np.allclose(rows.groupby("round")["weight"].sum(), 1, atol=0.01):
-            raise _broken(path, f"fold {fold}: the heads' weights do not sum to 1 in every round")
-        selected = metrics.selected_rounds[fold]
+    if history["fold"].nunique() != folds:
+        raise broken(path, f"{METRICS_FILE} tells of {folds} fold(s), but fold must take the values 0 to {folds - 1}")
+    for fold, selected in enumerate(metrics.selected_rounds):
+        last = int(history.loc[history["fold"] == fold, "round"].max())
         if selected > last:
-            raise _broken(path, f"fold {fold}: round {selected} was selected, but the history ends at round {last}")
+            raise broken(path, f"fold {fold}: round {selected} was selected, but the history ends at round {last}")

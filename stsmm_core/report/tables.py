@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES, Category
 from stsmm_core.imaging.flag_kinds import FLAG_KINDS, FlagKind
+from stsmm_core.report.history import FUSION
 from stsmm_core.report.results import (
-    FUSION,
     CategorySummary,
     Concordance,
     NumberSummary,

@@ -57,6 +57,28 @@ class Concordance:
     reason: str | None = None
 
 
+def compare_pairs(
+    risk: NDArray[np.float64], *, time: NDArray[np.float64], happened: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Which pairs of patients are concordant (ties half) and which comparable (Harrell 1982).
+
+    A pair is comparable when the shorter time is an event, or when times are equal and only one of them is an event.
+
+    Returns:
+        Concordant and comparable, shape (patients, patients) each: the row is the patient with the earlier event.
+    """
+    later = (time[:, None] < time) | ((time[:, None] == time) & ~happened)
+    comparable = (happened[:, None] & later).astype(float)
+    np.fill_diagonal(comparable, 0.0)
+    return comparable * outranks(risk, risk), comparable
+
+
+def outranks(risk: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 where the first risk is the higher, one half where they are tied, shape (risks, others)."""
+    gap = risk[:, None] - other
+    return np.where(np.abs(gap) <= TIE_TOLERANCE, 0.5, gap > 0)
+
+
 def count_pairs(
     risk: NDArray[np.float64],
     *,
@@ -65,9 +87,7 @@ def count_pairs(
     replicates: int,
     rng: np.random.Generator,
 ) -> PairCounts:
-    """Count concordant and comparable pairs (Harrell 1982) with bootstrap replicates over patients.
-
-    A pair is comparable when the shorter time is an event, or when times are equal and only one of them is an event.
+    """Count concordant and comparable pairs with bootstrap replicates over patients.
 
     Args:
         risk, time, event: shape (patients,). Patients whose risk or time is NaN are left out after the samples were
@@ -78,11 +98,7 @@ def count_pairs(
     everyone = len(risk)
     known = np.isfinite(time) & np.isfinite(risk)
     risk, time, happened = risk[known], time[known], event[known] > 0
-    later = (time[:, None] < time) | ((time[:, None] == time) & ~happened)
-    comparable = (happened[:, None] & later).astype(float)
-    np.fill_diagonal(comparable, 0.0)
-    gap = risk[:, None] - risk
-    concordant = comparable * np.where(np.abs(gap) <= TIE_TOLERANCE, 0.5, gap > 0)
+    concordant, comparable = compare_pairs(risk, time=time, happened=happened)
     chances = np.full(everyone, 1 / max(everyone, 1))
     drawn = rng.multinomial(everyone, chances, size=replicates) if everyone else np.zeros((replicates, 0))
     counts = drawn[:, known].astype(float)

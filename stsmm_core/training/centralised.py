@@ -5,11 +5,16 @@ from functools import reduce
 from operator import add
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stsmm_core.cohort.clinical import ClinicalEncoding, fit_encoding
+from stsmm_core.cohort.splits import Fold
 from stsmm_core.model.mmnn import Weights
 from stsmm_core.training.blending import BlendingState
 from stsmm_core.training.centre import Centre
 from stsmm_core.training.experiment import blend
+from stsmm_core.training.fitted import FittedNetwork, describe_fit
 from stsmm_core.training.site_data import agreed_channels, pool, pool_folds
 from stsmm_core.training.state import SiteState
 from stsmm_core.training.trainer import RoundLosses, Trainer
@@ -25,7 +30,7 @@ class Centralised:
         self._centres = centres
         self._folder = folder
         self._data = pool([centre.data for centre in centres])
-        self._channels = len(agreed_channels({centre.site: centre.describe().channels for centre in centres}))
+        self._channels = agreed_channels({centre.site: centre.describe().channels for centre in centres})
         self._trainer: Trainer | None = None
         self._encoding: ClinicalEncoding | None = None
         self._fold = 0
@@ -33,7 +38,7 @@ class Centralised:
     @property
     def channels(self) -> int:
         """Image channels of the run."""
-        return self._channels
+        return len(self._channels)
 
     def begin_fold(self, fold: int, encoding: ClinicalEncoding | None) -> ClinicalEncoding:
         """Start a fold: its encoding and its trainer on the pooled patients."""
@@ -44,9 +49,9 @@ class Centralised:
         self._trainer = Trainer(
             experiment,
             self._data,
-            pool_folds([centre.data for centre in self._centres], [centre.folds[fold] for centre in self._centres]),
+            self._pooled_fold(fold),
             self._encoding,
-            channels=self._channels,
+            channels=self.channels,
             state=SiteState(self._folder, fold),
         )
         return self._encoding
@@ -68,5 +73,31 @@ class Centralised:
         """Keep the risks of each centre's test patients with that centre."""
         assert self._encoding is not None
         for centre in self._centres:
-            trainer = centre.trainer(self._fold, self._encoding, channels=self._channels)
+            trainer = centre.trainer(self._fold, self._encoding, channels=self.channels)
             centre.keep_predictions(self._fold, trainer, weights)
+
+    def risks(self, weights: Weights) -> NDArray[np.float64]:
+        """Log hazards of the fusion head for all pooled patients, relative to the training patients' mean.
+
+        Returns:
+            Shape (patients, endpoints); 0, the mean, for a patient who lacks every modality of the network.
+        """
+        assert self._trainer is not None
+        everyone = np.arange(len(self._data.patients))
+        return np.nan_to_num(self._trainer.risks(weights, everyone)[0])
+
+    def describe_fit(self, weights: Weights) -> FittedNetwork:
+        """What the weights need beside them to predict new patients."""
+        assert self._trainer is not None
+        return describe_fit(
+            self._trainer,
+            weights,
+            self._data,
+            self._pooled_fold(self._fold),
+            self._centres[0].experiment,
+            channels=self._channels,
+            summary=reduce(add, (centre.summarise_training(self._fold) for centre in self._centres)),
+        )
+
+    def _pooled_fold(self, fold: int) -> Fold:
+        return pool_folds([centre.data for centre in self._centres], [centre.folds[fold] for centre in self._centres])

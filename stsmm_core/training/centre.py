@@ -136,7 +136,7 @@ class Centre:
         save_predictions(
             self.folder,
             fold,
-            trainer.test_risks(weights),
+            trainer.risks(weights, self.folds[fold].test),
             patients=[self.data.patients[row] for row in self.folds[fold].test],
             heads=self.experiment.heads,
             endpoints=self.experiment.data.endpoints,

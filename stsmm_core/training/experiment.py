@@ -15,6 +15,7 @@ from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
 from stsmm_core.files import write_atomically
 from stsmm_core.model.mmnn import Weights, build_network, get_weights
+from stsmm_core.model.pretrained import load_pretrained
 from stsmm_core.run_folder import HISTORY_COLUMNS
 from stsmm_core.training.blending import BlendingState, Interval, start_blending
 from stsmm_core.training.trainer import RoundLosses
@@ -201,7 +202,10 @@ def load_progress(path: Path) -> Progress:
 
 
 def _untrained(consortium: Consortium, experiment: Experiment, encoding: ClinicalEncoding, fold: int) -> Progress:
+    """Whoever runs the experiment makes the first weights: the centres get them, pretrained or not, with round 1."""
     network = build_network(experiment, channels=consortium.channels, clinical_inputs=encoding.width, fold=fold)
+    if experiment.model.pretrained:
+        load_pretrained(network.encoders["image"], Path(experiment.model.pretrained))
     weights = get_weights(network)
     return Progress(-1, weights, start_blending(experiment.blending, len(experiment.heads)), encoding, weights)
 

@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from stsmm_core.cohort.check import check_cohort
 from stsmm_core.cohort.cohort import MANIFEST_FILE, Cohort
 from stsmm_core.cohort.reading import cohort_folders, load_cohort
 from stsmm_core.config import Experiment
 from stsmm_core.errors import CohortError
+from stsmm_core.imaging.batch import Job
 from stsmm_core.imaging.channels import channel_notes
+from stsmm_core.model.image_encoder import build_image_encoder
+from stsmm_core.model.pretrained import LoadedWeights, load_pretrained
 from stsmm_core.training.site_data import agreed_channels, complete_from_masks
 
 
@@ -47,6 +52,48 @@ def notes_on_channels(cohorts: Sequence[Cohort], experiment: Experiment) -> list
     return channel_notes(channels, experiment.imaging)
 
 
+def announce_inputs(console: Console, experiment: Experiment, cohorts: Sequence[Cohort]) -> None:
+    """Say which cohorts a command took, what is odd about their channels, and what was loaded to start from.
+
+    Raises:
+        ConfigError: when a channel is to be registered that a cohort does not have.
+        RunError: when the pretrained weights cannot be used.
+    """
+    console.print(describe_cohorts(cohorts), soft_wrap=True)
+    for note in notes_on_channels(cohorts, experiment):
+        console.print(f"Note: {note}", soft_wrap=True)
+    if experiment.model.pretrained:
+        console.print(str(try_pretrained(experiment, cohorts)), soft_wrap=True)
+
+
 def describe_cohorts(cohorts: Sequence[Cohort]) -> str:
     """Which cohorts a command took, for the person who named a folder of them."""
     return "Cohorts: " + ", ".join(f"{cohort.manifest.site} ({len(cohort.patients)} patients)" for cohort in cohorts)
+
+
+def try_pretrained(experiment: Experiment, cohorts: Sequence[Cohort]) -> LoadedWeights:
+    """Load `model.pretrained` into an encoder that is then dropped, so that its faults show before anything trains.
+
+    Raises:
+        RunError: as `load_pretrained`.
+    """
+    channels = max(len(cohort.manifest.channels) for cohort in cohorts)
+    return load_pretrained(build_image_encoder(experiment.model, channels), Path(experiment.model.pretrained))
+
+
+def patient_label(site: str, patient: str) -> str:
+    """How a patient is called in what stays at the site."""
+    return f"{site}, patient {patient}"
+
+
+def image_jobs(cohort: Cohort) -> list[Job]:
+    """The patients of a cohort that have images."""
+    return [
+        Job(
+            patient_label(cohort.manifest.site, patient),
+            {channel: cohort.channel_path(patient, channel) for channel in cohort.manifest.channels},
+            cohort.mask_path(patient),
+        )
+        for patient in cohort.patients
+        if cohort.has_image(patient)
+    ]

@@ -9,13 +9,13 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from stsmm_core.cohort.cohort import Cohort
 from stsmm_core.cohort.reading import cohort_folders, load_cohort
 from stsmm_core.config import Experiment, Imaging, read_experiment
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.batch import Job, store_tensors
 from stsmm_core.imaging.cache import is_cached
 from stsmm_core.imaging.channels import channel_notes
+from stsmm_core.training.inputs import image_jobs
 from stsmm_core.training.progress import progress_bar
 
 BYTES_A_VOXEL = 4
@@ -52,7 +52,7 @@ def preprocess_cohorts(
     for channels in dict.fromkeys(cohort.manifest.channels for cohort in cohorts):
         for note in channel_notes(channels, imaging):
             console.print(f"Note: {note}", soft_wrap=True)
-    jobs = [job for cohort in cohorts for job in _jobs(cohort)]
+    jobs = [job for cohort in cohorts for job in image_jobs(cohort)]
     todo = [job for job in jobs if force or not is_cached(cache, job.channels, job.mask, imaging)]
     console.print(f"{len(jobs)} patients with images; {len(jobs) - len(todo)} in {cache} already", soft_wrap=True)
     if not todo:
@@ -80,18 +80,6 @@ def preprocess_cohorts(
         raise CohortError(f"{len(faults)} of {len(jobs)} patients could not be preprocessed\n" + "\n".join(faults))
     if not dry_run:
         console.print(f"All tensors are in {cache}; train with --cache {cache}", soft_wrap=True)
-
-
-def _jobs(cohort: Cohort) -> list[Job]:
-    return [
-        Job(
-            f"{cohort.manifest.site}, patient {patient}",
-            {channel: cohort.channel_path(patient, channel) for channel in cohort.manifest.channels},
-            cohort.mask_path(patient),
-        )
-        for patient in cohort.patients
-        if cohort.has_image(patient)
-    ]
 
 
 def _bytes(job: Job) -> int:

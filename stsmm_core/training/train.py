@@ -2,8 +2,11 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from stsmm_core.cohort.cohort import Cohort
@@ -18,14 +21,28 @@ from stsmm_core.run_folder import (
     open_run,
 )
 from stsmm_core.training.centralised import Centralised
-from stsmm_core.training.centre import open_centre, open_salt
-from stsmm_core.training.experiment import run_fold, write_history
-from stsmm_core.training.inputs import describe_cohorts, notes_on_channels, open_cohorts
+from stsmm_core.training.centre import Centre, open_centre, open_salt
+from stsmm_core.training.experiment import Progress, run_fold, write_history
+from stsmm_core.training.fitted import save_fitted
+from stsmm_core.training.inputs import announce_inputs, open_cohorts
 from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.results import make_metrics, oracle_concordance, write_metrics
 from stsmm_core.training.site_data import load_site_data
 from stsmm_core.training.summary import print_results
 from stsmm_core.training.trainer import available_device
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """One fold's model.
+
+    Attributes:
+        progress: its course, with the selected weights.
+        risks: log hazards of all pooled patients, shape (patients, endpoints).
+    """
+
+    progress: Progress
+    risks: NDArray[np.float64]
 
 
 def train_run(console: Console, config: Path, cohort: Sequence[Path], out: Path, *, cache: Path | None) -> None:
@@ -37,30 +54,41 @@ def train_run(console: Console, config: Path, cohort: Sequence[Path], out: Path,
     experiment = read_experiment(config)
     available_device(experiment.training.device)
     cohorts = open_cohorts(cohort)
-    console.print(describe_cohorts(cohorts), soft_wrap=True)
-    for note in notes_on_channels(cohorts, experiment):
-        console.print(f"Note: {note}", soft_wrap=True)
+    announce_inputs(console, experiment, cohorts)
     with open_run(out, experiment, describe_inputs("centralised", cohorts)):
         if not (out / METRICS_FILE).exists():
-            _train(console, experiment, cohorts, out, cache=cache or out / "cache")
+            centres = load_centres(console, experiment, cohorts, out, cache=cache or out / "cache")
+            train_models(console, centres, out)
         metrics = json.loads((out / METRICS_FILE).read_text(encoding="utf-8"))
         print_results(console, metrics, write_report(out))
 
 
-def _train(console: Console, experiment: Experiment, cohorts: Sequence[Cohort], out: Path, *, cache: Path) -> None:
+def load_centres(
+    console: Console, experiment: Experiment, cohorts: Sequence[Cohort], out: Path, *, cache: Path
+) -> list[Centre]:
+    """Read and preprocess the patients of all cohorts."""
     centres = []
     with progress_bar(console, "Reading patients", sum(len(each.patients) for each in cohorts)) as bar:
         for each in cohorts:
             data = load_site_data(each, experiment, cache=cache, advance=bar.advance)
             folder = out / SITES_FOLDER / each.manifest.site
             centres.append(open_centre(experiment, each, data, folder=folder, salt=open_salt(experiment.seed)))
+    return centres
+
+
+def train_models(console: Console, centres: Sequence[Centre], out: Path, *, name: str = "model") -> list[TrainedModel]:
+    """Train one model a fold, each from its last checkpoint on, and write what they found into the run folder."""
+    experiment = centres[0].experiment
     consortium = Centralised(centres, out / "state")
-    folds = []
+    models = []
     for fold in range(experiment.evaluation.runs):
-        title = f"Training model {fold + 1} of {experiment.evaluation.runs}"
+        title = f"Training {name} {fold + 1} of {experiment.evaluation.runs}"
         with progress_bar(console, title, experiment.training.rounds) as bar:
             checkpoints = out / CHECKPOINTS_FOLDER
-            folds.append(run_fold(consortium, experiment, fold, checkpoints=checkpoints, report=bar.show_round))
+            progress = run_fold(consortium, experiment, fold, checkpoints=checkpoints, report=bar.show_round)
+        save_fitted(consortium.describe_fit(progress.selected), checkpoints / f"fold-{fold}.json")
+        models.append(TrainedModel(progress, consortium.risks(progress.selected)))
+    folds = [model.progress for model in models]
     write_history(folds, out / HISTORY_FILE)
     metrics = make_metrics(
         mode="centralised",
@@ -71,3 +99,4 @@ def _train(console: Console, experiment: Experiment, cohorts: Sequence[Cohort], 
     )
     metrics["oracle"] = oracle_concordance(centres)
     write_metrics(metrics, out / METRICS_FILE)
+    return models

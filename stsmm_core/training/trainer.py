@@ -156,20 +156,33 @@ class Trainer:
             self._change(before and before[0], train, self._fold.train, round_number),
         )
 
-    def test_risks(self, weights: Weights) -> NDArray[np.float64]:
-        """Log hazards of the test patients, relative to the mean of this site's training patients.
+    def risks(self, weights: Weights, rows: Rows) -> NDArray[np.float64]:
+        """Log hazards of some patients, relative to the mean of this site's training patients.
 
         A Cox model's output has no origin of its own; the common reference makes the folds of a cross-validation
         comparable within a site.
 
         Returns:
-            Shape (heads, test patients, endpoints); NaN where a head has no input for the patient.
+            Shape (heads, rows, endpoints); NaN where a head has no input for the patient.
         """
-        test = self._outputs(weights, self._fold.test)
+        outputs = self._outputs(weights, rows)
+        reference = self.mean_training_output(weights)[:, None]
+        return np.where(self._present[:, rows][..., None], outputs - reference, np.nan)
+
+    def mean_training_output(self, weights: Weights) -> NDArray[np.float64]:
+        """Mean output over the training patients that each head has input for, shape (heads, endpoints)."""
         train = self._outputs(weights, self._fold.train)
         heard = self._present[:, self._fold.train][..., None]
-        reference = (train * heard).sum(axis=1, keepdims=True) / np.maximum(heard.sum(axis=1, keepdims=True), 1)
-        return np.where(self._present[:, self._fold.test][..., None], test - reference, np.nan)
+        return (train * heard).sum(axis=1) / np.maximum(heard.sum(axis=1), 1)
+
+    @torch.no_grad()
+    def features(self, weights: Weights, rows: Rows) -> NDArray[np.float64]:
+        """What the fusion head sees of some patients: the modalities' features side by side, (rows, features)."""
+        set_weights(self._network, weights)
+        self._network.eval()
+        return (
+            torch.cat([self._network.fused(self._batch(batch)) for batch in self._batches(rows)]).cpu().double().numpy()
+        )
 
     def _optimizer(self, round_number: int) -> torch.optim.Optimizer:
         """The optimiser as this site left it a round ago, so that momentum outlasts a round."""
@@ -259,12 +272,13 @@ class Trainer:
         """Log hazards in evaluation mode, shape (heads, rows, endpoints)."""
         set_weights(self._network, weights)
         self._network.eval()
-        size = self._experiment.training.batch_size
-        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         empty = np.zeros((len(self._experiment.heads), 0, len(self._experiment.data.endpoints)))
-        return np.concatenate(
-            [empty, *(_finite(self._network(self._batch(batch))).cpu().double().numpy() for batch in batches)], axis=1
-        )
+        outputs = [_finite(self._network(self._batch(batch))).cpu().double().numpy() for batch in self._batches(rows)]
+        return np.concatenate([empty, *outputs], axis=1)
+
+    def _batches(self, rows: Rows) -> list[Rows]:
+        size = self._experiment.training.batch_size
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _batch(self, rows: Rows) -> dict[str, ModalityBatch]:
         values = {"image": self._data.images, "clinical": self._clinical}

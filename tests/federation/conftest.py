@@ -15,6 +15,7 @@ from simulation.simulate import virtual_centres, write_sites
 from stsmm_core import protocol
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
 from stsmm_core.config import Experiment, parse_experiment, to_toml
+from stsmm_core.run_folder import CONFIG_FILE
 from stsmm_core.training.inputs import open_cohorts
 
 RUN_ID = 1
@@ -121,7 +122,8 @@ def federate(monkeypatch, cache):
         )
         monkeypatch.setenv(protocol.SITES_VARIABLE, str(sites[0].parent))
         monkeypatch.setenv(protocol.RUN_VARIABLE, str(out))
-        run_config = {protocol.EXPERIMENT: to_toml(experiment), protocol.SITES: len(sites)}
+        (out / CONFIG_FILE).write_text(to_toml(experiment), encoding="utf-8")
+        run_config = {protocol.EXPERIMENT: to_toml(experiment.with_pretrained("")), protocol.SITES: len(sites)}
         grid = InProcessGrid(len(sites), run_config, deliver)
         server_main(grid, Context(RUN_ID, 1, {}, RecordDict(), run_config))
 

@@ -1,12 +1,15 @@
 """Finished run folders of four kinds, written by hand: nothing of the code under test makes them."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from comparison_folder import comparison, write_comparison
+from history_file import VERSIONS, write_history
+
+from stsmm_core.report.comparison.comparison_report import write_comparison_report
 
 CONFIG = """
 seed = 11
@@ -25,7 +28,6 @@ interval = 2
 [evaluation]
 scheme = "{scheme}"
 """
-VERSIONS = {"stsmm": "0.1.0", "torch": "2.6.0", "numpy": "2.1.3"}
 
 
 def concordance(
@@ -51,26 +53,6 @@ def site(name: str, patients: int = 120) -> dict[str, Any]:
             "grade": {"n": patients - 5, "levels": {"low": 20, "intermediate": 40, "high": patients - 65}},
         },
     }
-
-
-def write_history(
-    run: Path, heads: Sequence[str], first_updates: Sequence[int | None], rounds: int = 20, interval: int = 2
-) -> None:
-    """Losses that fall and then rise, and weights that stay equal until the first update of their fold."""
-    rng = np.random.default_rng(5)
-    lines = ["fold,round,head,train_loss,validation_loss,weight"]
-    uniform = np.full(len(heads), 1 / len(heads))
-    for fold, first in enumerate(first_updates):
-        weights = uniform
-        for number in range(rounds + 1):
-            if first is not None and number >= first and number % interval == 0:
-                weights = 0.5 * weights + 0.5 * rng.dirichlet(np.full(len(heads), 4.0))
-            for place, head in enumerate(heads):
-                train = f"{7.2 - 0.06 * number + 0.1 * place:.6f}" if number % interval == 0 else ""
-                noise = 0.04 * rng.normal()
-                validation = 4.4 - 0.08 * number + 0.005 * number**2 + 0.1 * place + noise + 0.05 * fold
-                lines.append(f"{fold},{number},{head},{train},{validation:.6f},{weights[place]:.8f}")
-    (run / "history.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_run(run: Path, metrics: dict[str, Any], *, scheme: str = "split") -> Path:
@@ -174,3 +156,20 @@ def suppressed_run(write: Callable[..., Path]) -> Path:
     small["variables"]["grade"]["levels"]["low"] = None
     small["variables"]["age"] = {"n": None, "mean": None, "sd": None}
     return write(metrics)
+
+
+@pytest.fixture(scope="session")
+def comparison_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison on one split, with its report; for tests that only read."""
+    folder = write_comparison(tmp_path_factory.mktemp("comparison") / "run_of_a_test", comparison())
+    write_comparison_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def comparison_cv_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison by cross-validation, without curves, with its report; for tests that only read."""
+    folder = tmp_path_factory.mktemp("comparison") / "cv"
+    write_comparison(folder, {**comparison("cv"), "curves": {}}, scheme="cv")
+    write_comparison_report(folder)
+    return folder

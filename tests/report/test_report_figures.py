@@ -19,6 +19,11 @@ def lines(axes: Axes, marker: str) -> list[np.ndarray]:
     return [np.asarray(line.get_xydata()) for line in axes.get_lines() if line.get_marker() == marker]
 
 
+def draw_weights(run: Path) -> Figure:
+    results = read_results(run)
+    return weights_figure(results.history, results.heads, results.metrics.first_blending_rounds)
+
+
 def history_of(run: Path, head: str, fold: int = 0) -> pd.DataFrame:
     table = pd.read_csv(run / "history.csv")
     return table[(table["head"] == head) & (table["fold"] == fold)].set_index("round")
@@ -80,7 +85,7 @@ def heights(axes: Axes, middle_of_round: float) -> list[float]:
 
 
 def test_weights_are_stacked_over_the_round_they_rule(federated_run: Path) -> None:
-    figure = weights_figure(read_results(federated_run))
+    figure = draw_weights(federated_run)
 
     weights = [history_of(federated_run, head)["weight"] for head in ("fusion", "image", "clinical")]
     for round_number in (1, 3, 13, 20):
@@ -90,7 +95,7 @@ def test_weights_are_stacked_over_the_round_they_rule(federated_run: Path) -> No
 
 
 def test_checkpoints_and_first_update_are_marked(cv_run: Path) -> None:
-    figure = weights_figure(read_results(cv_run))
+    figure = draw_weights(cv_run)
 
     assert len(figure.axes) == 5
     for axes, first in zip(figure.axes, [2, 4, None, 2, 6], strict=True):
@@ -99,9 +104,13 @@ def test_checkpoints_and_first_update_are_marked(cv_run: Path) -> None:
         assert verticals == ([] if first is None else [first])
 
 
-@pytest.mark.parametrize("draw", [forest_figure, loss_figure, weights_figure])
-def test_nothing_is_drawn_outside_the_figure(draw: Callable[..., Figure], cv_run: Path) -> None:
-    figure = draw(read_results(cv_run))
+@pytest.mark.parametrize(
+    "draw",
+    [lambda run: forest_figure(read_results(run)), lambda run: loss_figure(read_results(run)), draw_weights],
+    ids=["forest", "losses", "weights"],
+)
+def test_nothing_is_drawn_outside_the_figure(draw: Callable[[Path], Figure], cv_run: Path) -> None:
+    figure = draw(cv_run)
     figure.draw_without_rendering()
 
     box = figure.get_tightbbox()
@@ -118,6 +127,6 @@ def test_a_run_of_round_zero_alone_can_be_drawn(metrics: dict[str, Any], write: 
     path = run / "history.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:4]) + "\n")
 
-    figure = weights_figure(read_results(run))
+    figure = draw_weights(run)
 
     assert figure.axes[0].get_xlim() == (0, 1)

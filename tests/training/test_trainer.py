@@ -131,7 +131,7 @@ def test_risks_are_relative_to_the_training_patients(tmp_path):
     """The mean over training patients is the origin, for a head that hears only some of them too."""
     trainer = make_trainer(tmp_path)
     weights = get_weights(trainer._network)
-    risks = trainer.test_risks(weights)
+    risks = trainer.risks(weights, np.arange(26, PATIENTS))
     outputs = trainer._outputs(weights, np.arange(PATIENTS))
     has_image = make_data().has_image
     test = np.arange(26, PATIENTS)

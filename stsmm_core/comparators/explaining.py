@@ -1,0 +1,129 @@
+"""What the blended network looked at: heat maps, their sanity check and clinical attributions, for the report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stsmm_core.cohort.cohort import Cohort
+from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
+from stsmm_core.comparators.out_of_fold import Outcome
+from stsmm_core.comparators.study import Study
+from stsmm_core.explain.cases import Case, describe_case, pick_cases
+from stsmm_core.explain.explanations import Explanations, explain_network, write_case
+from stsmm_core.explain.patient_space import to_patient_space
+from stsmm_core.model.mmnn import build_network, set_weights
+from stsmm_core.run_folder import PRIVATE_FOLDER
+from stsmm_core.survival.predictions import Predictions
+from stsmm_core.training.fitted import DAYS_PER_YEAR
+from stsmm_core.training.train import TrainedModel
+
+MOST_PATIENTS = 24
+"""Test patients that are explained: the sanity check makes a map of each for every layer that it randomises."""
+MAPS_FOLDER = "maps"
+
+
+def explain_model(
+    study: Study,
+    cohorts: Sequence[Cohort],
+    model: TrainedModel,
+    outcomes: Mapping[str, Outcome],
+    out: Path,
+) -> dict[str, Any]:
+    """Explain the first fold's model on its test patients and write the cases to show into the private folder.
+
+    Args:
+        cohorts: of the study, in its order.
+        model: of the first fold.
+        outcomes: its predictions by endpoint.
+
+    Returns:
+        The part `explanations` of comparison.json.
+    """
+    experiment, fold = study.experiment, study.folds[0]
+    network = build_network(
+        experiment, channels=len(study.channels), clinical_inputs=model.progress.encoding.width, fold=0
+    )
+    set_weights(network, model.progress.selected)
+    with_image = fold.test[study.data.has_image[fold.test]]
+    without = np.setdiff1d(fold.test, with_image)
+    explained = explain_network(
+        network,
+        experiment,
+        study.data,
+        model.progress.encoding,
+        rows=np.sort(np.concatenate([with_image[:MOST_PATIENTS], without])),
+        training_rows=fold.train,
+    )
+    files = [(cohort, patient) for cohort in cohorts for patient in cohort.patients]
+    return {
+        "sanity": {name: [asdict(each) for each in endpoint.sanity] for name, endpoint in explained.endpoints.items()},
+        "clinical": {
+            name: {VARIABLES[key].label: size for key, size in endpoint.clinical.mean_absolute().items()}
+            for name, endpoint in explained.endpoints.items()
+            if endpoint.clinical is not None
+        },
+        "figures": [
+            figure
+            for name in study.endpoints
+            for figure in _write_cases(study, files, explained, name, outcomes[name], out)
+        ],
+    }
+
+
+def _write_cases(
+    study: Study,
+    files: Sequence[tuple[Cohort, str]],
+    explained: Explanations,
+    endpoint: str,
+    outcome: Outcome,
+    out: Path,
+) -> list[dict[str, Any]]:
+    """Cases that the model got right and wrong, at the first horizon from the middle one down that has any."""
+    maps = explained.endpoints[endpoint].maps
+    if maps is None or not isinstance(outcome, Predictions):
+        return []
+    first_fold = outcome[outcome.stratum // len(study.sites) == 0]
+    tested = first_fold[np.isin(first_fold.patient, explained.with_image)]
+    horizons = study.experiment.evaluation.horizons_years
+    for years in reversed(horizons[: len(horizons) // 2 + 1]):
+        cases = pick_cases(tested.risk, time=tested.time, event=tested.event, horizon_days=years * DAYS_PER_YEAR)
+        if cases:
+            break
+    else:
+        return []
+    figures = []
+    for case in cases:
+        patient = int(tested.patient[case.row])
+        cohort, name = files[patient]
+        placed = to_patient_space(
+            maps,
+            int(np.flatnonzero(explained.with_image == patient)[0]),
+            channels={channel: cohort.channel_path(name, channel) for channel in cohort.manifest.channels},
+            mask=cohort.mask_path(name),
+            config=study.experiment.imaging,
+        )
+        title = describe_case(case, endpoint=ENDPOINTS[endpoint], horizon_years=years)
+        risk = _risk_words(case, tested.absolute_risk, tested.times, years)
+        path = write_case(
+            out / PRIVATE_FOLDER / MAPS_FOLDER, placed, name=f"{endpoint}_case_{case.number}", title=title, risk=risk
+        )
+        figures.append(
+            {
+                "file": path.relative_to(out).as_posix(),
+                "endpoint": endpoint,
+                "right": case.right,
+                "caption": f"{title}; {risk}",
+            }
+        )
+    return figures
+
+
+def _risk_words(
+    case: Case, absolute_risk: NDArray[np.float64], times: NDArray[np.float64], horizon_years: float
+) -> str:
+    column = int(np.argmin(np.abs(times - horizon_years * DAYS_PER_YEAR)))
+    return f"predicted risk at {horizon_years:g} years {absolute_risk[case.row, column]:.0%}"

@@ -1,0 +1,1 @@
+"""Absolute risks of new patients from a finished run."""

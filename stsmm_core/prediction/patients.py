@@ -1,0 +1,157 @@
+"""What a run's networks say of a patient: curves with their interval, absolute risks, what to be careful about."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stsmm_core.cohort.dictionary import PATIENT_ID, VARIABLES, Category
+from stsmm_core.prediction.model import FoldModel, RunModel, dropout_risks, modality_batch, risk_and_features
+from stsmm_core.training.fitted import DAYS_PER_YEAR
+from stsmm_core.training.site_data import SiteData
+
+DRAWS = 200
+"""Dropout draws a patient, over all networks of the run together."""
+LEVEL = 0.95
+UNUSUAL_PERCENT = 99.0
+"""A patient further from the training patients' mean than this share of them is unlike them."""
+FAR_SD = 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class PatientPrediction:
+    """What the run's networks say of one patient.
+
+    Attributes:
+        times: days of the curves.
+        survival: S(t), shape (endpoints, times): the mean over the run's networks.
+        low, high: 95 % interval of S(t) over networks and dropout draws, same shape.
+        last_time: days of development follow-up, an endpoint; the curves end there.
+        percentile: share of the training patients that are nearer to their mean, in percent (mean over networks).
+        remarks: in what the patient is unlike the training patients.
+    """
+
+    patient: str
+    times: NDArray[np.float64]
+    survival: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    last_time: NDArray[np.float64]
+    percentile: float
+    remarks: tuple[str, ...]
+
+
+def predict_patients(data: SiteData, model: RunModel) -> Iterator[PatientPrediction]:
+    """Predict each patient of a site, one after the other."""
+    for row in range(len(data.patients)):
+        yield _predict_one(data, row, model)
+
+
+def _predict_one(data: SiteData, row: int, model: RunModel) -> PatientPrediction:
+    endpoints = model.experiment.data.endpoints
+    times = np.array(model.folds[0].fitted.times)
+    points, draws, percentiles = [], [], []
+    for number, fold in enumerate(model.folds):
+        batch = modality_batch(data, row, fold, model.experiment)
+        risk, features = risk_and_features(fold, batch)
+        sampled = dropout_risks(
+            fold, batch, draws=-(-DRAWS // len(model.folds)), seed=model.experiment.seed * len(model.folds) + number
+        )
+        points.append(_curves(fold, endpoints, risk[None])[0])
+        draws.append(_curves(fold, endpoints, sampled))
+        percentiles.append(float(fold.fitted.familiarity.percentile(features[None])[0]))
+    low, high = np.quantile(np.concatenate(draws), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    survival = np.mean(points, axis=0)
+    percentile = float(np.mean(percentiles))
+    return PatientPrediction(
+        data.patients[row],
+        times,
+        survival,
+        # The mean curve of networks that differ may leave the middle of the draws: the interval always holds it.
+        np.minimum(low, survival),
+        np.maximum(high, survival),
+        np.array([min(fold.fitted.last_time[endpoint] for fold in model.folds) for endpoint in endpoints]),
+        percentile,
+        tuple(_remarks(data, row, model, percentile)),
+    )
+
+
+def _curves(fold: FoldModel, endpoints: Sequence[str], risks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """S(t) of log hazards (draws, endpoints), shape (draws, endpoints, times)."""
+    curves = [fold.fitted.survival(endpoint, risks[:, column]) for column, endpoint in enumerate(endpoints)]
+    return np.stack(curves, axis=1)
+
+
+def _remarks(data: SiteData, row: int, model: RunModel, percentile: float) -> list[str]:
+    """In what a patient is unlike those that the networks were trained on."""
+    clinical, first = data.clinical.iloc[row], model.folds[0]
+    said = []
+    if percentile >= UNUSUAL_PERCENT:
+        said.append("further from the training patients' mean than nearly all of them: the prediction extrapolates")
+    lacking = [key for key in model.experiment.data.variables if pd.isna(clinical[key])]
+    if lacking:
+        said.append("without " + ", ".join(VARIABLES[key].label.lower() for key in lacking))
+    if "image" in model.experiment.data.modalities and not data.has_image[row]:
+        said.append("without image: predicted from the clinical variables alone")
+    for key in model.experiment.data.variables:
+        variable, value = VARIABLES[key], clinical[key]
+        if pd.isna(value):
+            continue
+        if isinstance(variable, Category):
+            if value in first.fitted.familiarity.unseen_levels.get(key, ()):
+                said.append(f"{variable.label.lower()} '{value}' was not among the training patients")
+        else:
+            mean, sd = first.encoding.moments[key]
+            off = abs(float(value) - mean)
+            if sd > 0 and off > FAR_SD * sd:
+                said.append(f"{variable.label.lower()} lies {off / sd:.1f} SD from the training mean")
+    return said
+
+
+def risk_table(
+    predictions: Sequence[PatientPrediction], endpoints: Sequence[str], horizons_years: Sequence[float]
+) -> pd.DataFrame:
+    """A row a patient, endpoint and horizon; no risk where the development patients were not watched so long."""
+    rows = []
+    for one in predictions:
+        for column, endpoint in enumerate(endpoints):
+            for years in horizons_years:
+                at = int(np.argmin(np.abs(one.times - years * DAYS_PER_YEAR)))
+                watched = one.last_time[column] >= years * DAYS_PER_YEAR
+                risk = 1 - np.array([one.survival, one.high, one.low])[:, column, at] if watched else [np.nan] * 3
+                rows.append(
+                    {
+                        PATIENT_ID: one.patient,
+                        "endpoint": endpoint,
+                        "years": years,
+                        "risk": risk[0],
+                        "low": risk[1],
+                        "high": risk[2],
+                        "distance_percentile": one.percentile,
+                        "remarks": "; ".join(one.remarks),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def curve_table(predictions: Sequence[PatientPrediction], endpoints: Sequence[str]) -> pd.DataFrame:
+    """A row a patient, endpoint and time, up to the end of development follow-up."""
+    parts = []
+    for one in predictions:
+        for column, endpoint in enumerate(endpoints):
+            shown = one.times <= one.last_time[column]
+            parts.append(
+                pd.DataFrame(
+                    {
+                        PATIENT_ID: one.patient,
+                        "endpoint": endpoint,
+                        "days": one.times[shown],
+                        "survival": one.survival[column, shown],
+                        "low": one.low[column, shown],
+                        "high": one.high[column, shown],
+                    }
+                )
+            )
+    return pd.concat(parts, ignore_index=True)

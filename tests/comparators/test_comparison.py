@@ -1,0 +1,190 @@
+"""stsmm compare, whole: every model on the same patients, nothing learned from those who test it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from stsmm_core.cli import build_app
+from stsmm_core.cohort.cohort import Outcomes
+from stsmm_core.cohort.synthetic import write_synthetic_cohorts
+from stsmm_core.comparators.networks import BLENDED, NETWORKS, train_network
+from stsmm_core.comparators.out_of_fold import comparator_outcomes, network_outcomes
+from stsmm_core.comparators.specification import COMPARATORS
+from stsmm_core.comparators.study import pool_study
+from stsmm_core.config import parse_experiment
+from stsmm_core.errors import StsmmError
+from stsmm_core.survival.predictions import Predictions
+from stsmm_core.training.inputs import open_cohorts
+from stsmm_core.training.train import load_centres
+
+CONFIG = """
+[imaging]
+shape = [16, 16, 16]
+steps = ["resampling", "zscore", "masking"]
+
+[imaging.augmentation]
+rotation_degrees = 0.0
+zoom = 0.0
+
+[model]
+image_encoder = "small_densenet"
+
+[training]
+epochs = 2
+batch_size = 16
+risk_window = 16
+optimizer = "adamw"
+learning_rate = 0.01
+
+[blending]
+interval = 1
+bootstrap_replicates = 20
+
+[comparators]
+trees = 10
+strengths = 3
+inner_folds = 2
+min_events = 3
+
+[evaluation]
+scheme = "cv"
+folds = 2
+bootstrap_replicates = 100
+horizons_years = [2.0, 5.0]
+"""
+
+
+def run(*arguments):
+    result = CliRunner().invoke(build_app(), [str(each) for each in arguments], env={"COLUMNS": "160"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="session")
+def compared(tmp_path_factory):
+    """A folder with cohorts of two sites, a configuration and a finished comparison."""
+    root = tmp_path_factory.mktemp("compared")
+    write_synthetic_cohorts(root / "cohorts", sites=2, patients=48, seed=2)
+    (root / "config.toml").write_text(CONFIG)
+    output = run(
+        "compare", root / "config.toml", "--cohort", root / "cohorts", "--out", root / "run", "--cache", root / "cache"
+    )
+    (root / "output.txt").write_text(output)
+    return root
+
+
+@pytest.fixture(scope="session")
+def comparison(compared):
+    return json.loads((compared / "run" / "comparison.json").read_text())
+
+
+@pytest.mark.slow
+def test_every_model_is_tested_on_the_same_patients(comparison):
+    assert [model["key"] for model in comparison["models"]] == [network.key for network in NETWORKS] + list(COMPARATORS)
+    for endpoint in ("os", "dm"):
+        figures = [results[endpoint]["harrell_c"] for results in comparison["results"].values()]
+        assert len({(figure["n"], figure["events"]) for figure in figures}) == 1
+        assert all(
+            0 <= figure["value"] <= 1 and figure["low"] <= figure["value"] <= figure["high"] for figure in figures
+        )
+        against = [each["against"] for each in comparison["differences"][endpoint]]
+        assert against == [key for key in comparison["results"] if key != BLENDED]
+
+
+@pytest.mark.slow
+def test_differences_are_those_of_the_figures(comparison):
+    for endpoint, differences in comparison["differences"].items():
+        own = comparison["results"][BLENDED][endpoint]["harrell_c"]["value"]
+        for each in differences:
+            other = comparison["results"][each["against"]][endpoint]["harrell_c"]["value"]
+            assert each["difference"]["value"] == pytest.approx(own - other, abs=1e-12)
+
+
+@pytest.mark.slow
+def test_what_may_be_passed_on_names_no_patient(compared):
+    run_folder = compared / "run"
+    shown = [run_folder / name for name in ("comparison.json", "report.html", "model_card.md", "inputs.json")]
+    shown += [*(run_folder / "tables").iterdir(), *(run_folder / "networks").glob("*/report.html")]
+    text = "".join(path.read_text(encoding="utf-8") for path in shown) + (compared / "output.txt").read_text()
+    for patient in ("site1_0001", "site2_0003", str(compared)):
+        assert patient in (run_folder / "private" / "predictions.csv").read_text() or patient == str(compared)
+        assert patient not in text.replace(str(run_folder), "")
+    assert list((run_folder / "private" / "maps").glob("*.png"))
+
+
+@pytest.mark.slow
+def test_the_same_command_gives_the_same_numbers(compared, comparison):
+    run(
+        *("compare", compared / "config.toml", "--cohort", compared / "cohorts"),
+        *("--out", compared / "again", "--cache", compared / "cache"),
+    )
+    again = json.loads((compared / "again" / "comparison.json").read_text())
+    assert {**again, "wall_s": None} == {**comparison, "wall_s": None}
+
+
+@pytest.mark.slow
+def test_labels_of_test_patients_reach_nothing_that_is_trained(compared, tmp_path):
+    """The test patients' outcomes are replaced by nonsense: no weight, risk, baseline, null or censoring moves."""
+    experiment = parse_experiment(CONFIG.replace('scheme = "cv"', 'scheme = "split"'), source="test")
+    cohorts = open_cohorts([compared / "cohorts"])
+    centres = load_centres(Console(quiet=True), experiment, cohorts, tmp_path / "a", cache=compared / "cache")
+    planted = []
+    for centre in centres:
+        outcomes, (fold,) = centre.data.outcomes, centre.folds
+        time, event = outcomes.time.copy(), outcomes.event.copy()
+        time[fold.test] = np.where(np.isfinite(time[fold.test]), 1.0, np.nan)
+        event[fold.test] = np.where(np.isfinite(time[fold.test]), 1.0, np.nan)
+        planted.append(replace(centre, data=replace(centre.data, outcomes=Outcomes(time, event))))
+    pairs = []
+    for name, each in (("a", centres), ("b", planted)):
+        study = pool_study(each)
+        (model,) = train_network(Console(quiet=True), NETWORKS[0], each, tmp_path / name)
+        fitted = (tmp_path / name / "checkpoints" / "fold-0.json").read_text()
+        outcomes = {"network": network_outcomes(study, [model])}
+        for key in ("clinical_ridge", "clinical_rsf", "sarculator_cox"):
+            outcomes[key] = comparator_outcomes(study, COMPARATORS[key], [None])
+        pairs.append((model, fitted, outcomes))
+    (model, fitted, outcomes), (other, other_fitted, other_outcomes) = pairs
+    for name, weights in model.progress.selected.items():
+        np.testing.assert_array_equal(weights, other.progress.selected[name])
+    assert model.progress.history == other.progress.history
+    assert fitted == other_fitted
+    np.testing.assert_array_equal(model.risks, other.risks)
+    for key, by_endpoint in outcomes.items():
+        for endpoint, one in by_endpoint.items():
+            assert isinstance(one, Predictions)
+            for part in ("risk", "absolute_risk", "null_risk", "censoring_at", "last_development_time"):
+                np.testing.assert_array_equal(getattr(one, part), getattr(other_outcomes[key][endpoint], part))
+            assert not np.array_equal(one.time, other_outcomes[key][endpoint].time)
+
+
+@pytest.mark.slow
+def test_labels_of_development_patients_do(compared, tmp_path):
+    """The test above could pass with models that ignore every label."""
+    experiment = parse_experiment(CONFIG.replace('scheme = "cv"', 'scheme = "split"'), source="test")
+    cohorts = open_cohorts([compared / "cohorts"])
+    centres = load_centres(Console(quiet=True), experiment, cohorts, tmp_path / "a", cache=compared / "cache")
+    changed = []
+    for centre in centres:
+        time = centre.data.outcomes.time.copy()
+        rows = centre.folds[0].train
+        time[rows] = time[rows][::-1]
+        event = np.where(np.isfinite(time), np.nan_to_num(centre.data.outcomes.event), np.nan)
+        changed.append(replace(centre, data=replace(centre.data, outcomes=Outcomes(time, event))))
+    risks = [
+        comparator_outcomes(pool_study(each), COMPARATORS["clinical_ridge"], [None])["os"].risk
+        for each in (centres, changed)
+    ]
+    assert not np.allclose(*risks)
+
+
+def test_a_comparison_needs_both_modalities(tmp_path):
+    (tmp_path / "config.toml").write_text('data.modalities = ["clinical"]\n')
+    with pytest.raises(StsmmError, match="a comparison is of image and clinical data"):
+        run("compare", tmp_path / "config.toml", "--cohort", tmp_path, "--out", tmp_path / "run")

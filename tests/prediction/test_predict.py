@@ -1,0 +1,156 @@
+"""stsmm predict: risks of new patients from a finished run, with their interval and what to be careful about."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from stsmm_core.cli import build_app
+from stsmm_core.cohort.synthetic import write_synthetic_cohorts
+from stsmm_core.errors import CohortError, RunError
+from stsmm_core.prediction.model import dropout_risks, load_model, modality_batch, risk_and_features
+from stsmm_core.survival.baseline import breslow
+from stsmm_core.training.inputs import open_cohorts
+from stsmm_core.training.site_data import load_site_data
+
+CONFIG = """
+[imaging]
+shape = [16, 16, 16]
+steps = ["resampling", "zscore", "masking"]
+
+[model]
+image_encoder = "small_densenet"
+
+[training]
+epochs = 2
+batch_size = 16
+risk_window = 16
+optimizer = "adamw"
+learning_rate = 0.01
+
+[blending]
+interval = 1
+
+[evaluation]
+bootstrap_replicates = 100
+horizons_years = [1.0, 3.0]
+"""
+
+
+def run(*arguments):
+    result = CliRunner().invoke(build_app(), [str(each) for each in arguments], env={"COLUMNS": "160"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run on one cohort, and another cohort to predict."""
+    root = tmp_path_factory.mktemp("trained")
+    write_synthetic_cohorts(root / "cohorts", sites=2, patients=60, seed=4)
+    (root / "config.toml").write_text(CONFIG)
+    run("train", root / "config.toml", "--cohort", root / "cohorts" / "site_1", "--out", root / "run")
+    return root
+
+
+def predict(trained, out, *options):
+    site = trained / "cohorts" / "site_2"
+    output = run("predict", trained / "run", "--cohort", site, "--out", out, "--cache", trained / "cache", *options)
+    return output, pd.read_csv(out / "predictions.csv", dtype={"patient_id": str}, keep_default_na=False)
+
+
+@pytest.mark.slow
+def test_every_patient_gets_a_risk_that_grows_with_time(trained, tmp_path):
+    _, table = predict(trained, tmp_path / "out")
+    assert set(table["patient_id"]) == set(open_cohorts([trained / "cohorts" / "site_2"])[0].patients)
+    figures = table[["risk", "low", "high"]].replace("", np.nan).astype(float)
+    assert (figures["low"] <= figures["risk"]).all()
+    assert (figures["risk"] <= figures["high"]).all()
+    assert figures.stack().between(0, 1).all()
+    assert (figures["high"] - figures["low"]).max() > 0.01
+    wide = table.assign(risk=figures["risk"]).pivot(index=["patient_id", "endpoint"], columns="years", values="risk")
+    assert (wide[3.0] >= wide[1.0]).all()
+    page = (tmp_path / "out" / "predictions.html").read_text()
+    assert "Not for clinical decisions" in page
+
+
+@pytest.mark.slow
+def test_the_curve_is_that_of_the_development_patients_baseline(trained):
+    """S(t) from the run's files equals Breslow's curve computed anew from the training cohort."""
+    model = load_model(trained / "run")
+    (fold,) = model.folds
+    (cohort,) = open_cohorts([trained / "cohorts" / "site_1"])
+    data = load_site_data(cohort, model.experiment, cache=trained / "cache")
+    from stsmm_core.cohort.splits import make_folds
+
+    (split,) = make_folds(cohort, model.experiment.evaluation, endpoints=("os", "dm"), seed=model.experiment.seed)
+    development = np.concatenate([split.train, split.validation])
+    risks = np.array(
+        [risk_and_features(fold, modality_batch(data, row, fold, model.experiment))[0] for row in development]
+    )
+    outcomes = data.outcomes[development]
+    baseline = breslow(risks[:, 0], time=outcomes.time[:, 0], event=outcomes.event[:, 0])
+    expected = baseline.survival(risks[:5, 0], np.array(fold.fitted.times))
+    np.testing.assert_allclose(fold.fitted.survival("os", risks[:5, 0]), expected, atol=1e-5)
+    training = np.array(
+        [risk_and_features(fold, modality_batch(data, row, fold, model.experiment))[0] for row in split.train]
+    )
+    np.testing.assert_allclose(training.mean(axis=0), 0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_dropout_draws_scatter_and_are_repeatable(trained):
+    model = load_model(trained / "run")
+    (fold,) = model.folds
+    (cohort,) = open_cohorts([trained / "cohorts" / "site_2"])
+    data = load_site_data(cohort, model.experiment, cache=trained / "cache")
+    batch = modality_batch(data, 0, fold, model.experiment)
+    first, second = (dropout_risks(fold, batch, draws=8, seed=1) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert first.std(axis=0).min() > 0
+    before, _ = risk_and_features(fold, batch)
+    after, _ = risk_and_features(fold, batch)
+    np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.slow
+def test_one_patient_and_what_it_is_unlike(trained, tmp_path):
+    site = trained / "cohorts" / "site_2"
+    changed = tmp_path / "changed"
+    shutil.copytree(site, changed)
+    table = pd.read_csv(changed / "clinical.csv", dtype=str, keep_default_na=False)
+    table.loc[0, ["age", "grade"]] = ["119", ""]
+    table.to_csv(changed / "clinical.csv", index=False)
+    patient = table.loc[0, "patient_id"]
+    out = tmp_path / "out"
+    output = run("predict", trained / "run", "--cohort", changed, "--out", out, "--patient", patient)
+    remarks = pd.read_csv(out / "predictions.csv")["remarks"].unique()
+    assert len(remarks) == 1
+    assert "age at diagnosis lies" in remarks[0]
+    assert "without fnclcc grade" in remarks[0].lower()
+    assert "too sure" not in output
+    with pytest.raises(CohortError, match="no cohort has a patient 'nobody'"):
+        run("predict", trained / "run", "--cohort", changed, "--out", tmp_path / "no", "--patient", "nobody")
+
+
+@pytest.mark.slow
+def test_patients_that_trained_the_run_are_said(trained, tmp_path):
+    site = trained / "cohorts" / "site_1"
+    output = run("predict", trained / "run", "--cohort", site, "--out", tmp_path / "out", "--cache", trained / "cache")
+    assert "too sure" in output
+    assert "too sure" in (tmp_path / "out" / "predictions.html").read_text()
+
+
+@pytest.mark.slow
+def test_runs_that_cannot_predict(trained, tmp_path):
+    site = trained / "cohorts" / "site_2"
+    with pytest.raises(RunError, match="no finished run of stsmm train or stsmm compare"):
+        run("predict", tmp_path, "--cohort", site, "--out", tmp_path / "out")
+    shutil.copytree(trained / "run", tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "fold-0.json").unlink()
+    with pytest.raises(RunError, match="absolute risks need the baseline hazard"):
+        run("predict", tmp_path / "run", "--cohort", site, "--out", tmp_path / "out")
