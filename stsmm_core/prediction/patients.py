@@ -33,6 +33,7 @@ class PatientPrediction:
         remarks: in what the patient is unlike the training patients.
     """
 
+    site: str
     patient: str
     times: NDArray[np.float64]
     survival: NDArray[np.float64]
@@ -66,6 +67,7 @@ def _predict_one(data: SiteData, row: int, model: RunModel) -> PatientPrediction
     survival = np.mean(points, axis=0)
     percentile = float(np.mean(percentiles))
     return PatientPrediction(
+        data.site,
         data.patients[row],
         times,
         survival,
@@ -123,6 +125,7 @@ def risk_table(
                 risk = 1 - np.array([one.survival, one.high, one.low])[:, column, at] if watched else [np.nan] * 3
                 rows.append(
                     {
+                        "site": one.site,
                         PATIENT_ID: one.patient,
                         "endpoint": endpoint,
                         "years": years,
@@ -145,6 +148,7 @@ def curve_table(predictions: Sequence[PatientPrediction], endpoints: Sequence[st
             parts.append(
                 pd.DataFrame(
                     {
+                        "site": one.site,
                         PATIENT_ID: one.patient,
                         "endpoint": endpoint,
                         "days": one.times[shown],

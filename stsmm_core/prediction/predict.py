@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from stsmm_core.cohort.cohort import Cohort
-from stsmm_core.cohort.dictionary import PATIENT_ID
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.errors import CohortError
 from stsmm_core.files import write_text_atomically
@@ -98,20 +97,16 @@ def _print(
     known: bool,
 ) -> None:
     table = Table(title="Absolute risk, % [95 % interval]")
-    for name in (
-        "patient",
-        *(f"{endpoint} {years:g} y" for endpoint in endpoints for years in horizons_years),
-        "unlike",
-    ):
+    risks = [f"{endpoint} {years:g} y" for endpoint in endpoints for years in horizons_years]
+    for name in ("site", "patient", *risks, "training patients nearer to their mean"):
         table.add_column(name)
-    risks = risk_table(predictions, endpoints, horizons_years)
     for one in predictions:
-        rows = risks[risks[PATIENT_ID] == one.patient]
+        rows = risk_table([one], endpoints, horizons_years)
         cells = [
             "-" if np.isnan(risk) else f"{100 * risk:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
             for risk, low, high in zip(rows["risk"], rows["low"], rows["high"], strict=True)
         ]
-        table.add_row(*(Text(cell) for cell in (one.patient, *cells, f"{one.percentile:.0f} %")))
+        table.add_row(*(Text(cell) for cell in (one.site, one.patient, *cells, f"{one.percentile:.0f} %")))
     console.print(table)
     if known:
         console.print(
