@@ -32,7 +32,7 @@ def check(
         Path | None, typer.Option("--pages", help="With --images: folder for a page a patient to look at.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="With --images: experiment file whose [imaging] counts.")
+        Path | None, typer.Option("--config", help=r"With --images: experiment file whose \[imaging] counts.")
     ] = None,
 ) -> None:
     """Say everything that is wrong with cohort folders; exit code 1 when there is a fault."""
@@ -161,7 +161,7 @@ def fetch_sts_public(
     out: NewFolder,
     clinical: Annotated[
         Path | None,
-        typer.Option(help="Clinical table of the collection's patients. [default: all of them, without outcomes]"),
+        typer.Option(help="Clinical table of the collection's patients.", show_default="all of them, without outcomes"),
     ] = None,
     mirror: Annotated[str | None, typer.Option("--from", help="Another place of the same git repository.")] = None,
 ) -> None:
