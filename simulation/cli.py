@@ -20,5 +20,7 @@ def simulate(
     from rich.console import Console
 
     from simulation.simulate import simulate_run
+    from stsmm_core.cohort.reading import refuse_inside_cohorts
 
+    refuse_inside_cohorts(cache, cohort, option="--cache")
     simulate_run(Console(), config, cohort, out, centres=centres, cache=cache)

@@ -10,6 +10,8 @@ from stsmm_core.errors import StsmmError
 
 INTERRUPTED = 130
 """Exit code with which the command line library ends after Ctrl-C."""
+GO_ON = {"train", "simulate", "compare"}
+"""Commands that go on from where they were interrupted."""
 
 
 def build_app() -> typer.Typer:
@@ -38,9 +40,9 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            Console(stderr=True).print(
-                "Interrupted; a run goes on from its last round when the command is given again."
-            )
+            goes_on = bool(GO_ON & set(sys.argv[1:2]))
+            hint = "; the run goes on from its last round when the command is given again" if goes_on else ""
+            Console(stderr=True, soft_wrap=True).print(f"Interrupted{hint}.")
         raise
 
 

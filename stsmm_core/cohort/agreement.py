@@ -57,7 +57,7 @@ def compare_readers(first: Path, second: Path) -> ReaderAgreement:
     """Compare the tumour masks of two cohort folders, patient by patient.
 
     Raises:
-        CohortError: when no patient is outlined in both, or the two masks of one cannot be compared.
+        CohortError: when no patient is outlined in both; or with every patient whose masks cannot be compared.
     """
     a, b = load_cohort(first), load_cohort(second)
     outlined = [{patient for patient in cohort.patients if _has_mask(cohort, patient)} for cohort in (a, b)]
@@ -67,11 +67,14 @@ def compare_readers(first: Path, second: Path) -> ReaderAgreement:
             f"{first} and {second} have no outlined patient in common; patient_id must be the same in both"
         )
     patients: dict[str, MaskAgreement] = {}
+    faults: list[str] = []
     for patient in both:
         try:
             patients[patient] = compare_masks(read_volume(a.mask_path(patient)), read_volume(b.mask_path(patient)))
         except CohortError as error:
-            raise CohortError(f"patient {patient}: {error}") from None
+            faults.append(f"  patient {patient}: {error}")
+    if faults:
+        raise CohortError(f"{len(faults)} of {len(both)} patients cannot be compared\n" + "\n".join(faults))
     figures = list(patients.values())
     return ReaderAgreement(
         patients,

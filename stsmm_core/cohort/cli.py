@@ -1,12 +1,16 @@
 """Commands on cohort folders: check, describe, import, synth."""
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stsmm_core.cohort.cohort import Finding
 from stsmm_core.errors import CohortError
+
+if TYPE_CHECKING:
+    from stsmm_core.imaging.agreement import Estimate
 
 app = typer.Typer(help="Check, describe, import and make cohort folders.", no_args_is_help=True)
 import_app = typer.Typer(
@@ -32,7 +36,7 @@ def check(
         Path | None, typer.Option("--pages", help="With --images: folder for a page a patient to look at.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="With --images: experiment file whose [imaging] counts.")
+        Path | None, typer.Option("--config", help=r"With --images: experiment file whose \[imaging] counts.")
     ] = None,
 ) -> None:
     """Say everything that is wrong with cohort folders; exit code 1 when there is a fault."""
@@ -96,13 +100,23 @@ def agreement(
         ("95th percentile of surface distances, mm", found.hausdorff95_mm),
         ("ICC(A,1) of the volume", found.volume_icc),
     ):
-        table.add_row(label, f"{estimate.value:.3f}", f"{estimate.low:.3f} to {estimate.high:.3f}")
+        table.add_row(label, *_figures(estimate, len(found.patients)))
     Console().print(table)
     if found.only_one:
         typer.echo(f"Outlined by one reader only, not counted: {', '.join(found.only_one)}")
     if out is not None:
+        instead = ", in place of the file that was there" if out.exists() else ""
         write_text_atomically(out, found.table().to_csv(lineterminator="\n"))
-        typer.echo(f"Wrote {out}")
+        typer.echo(f"Wrote {out}{instead}")
+
+
+def _figures(estimate: "Estimate", patients: int) -> tuple[str, str]:
+    """The value and its interval, or why there is none."""
+    missing = "needs at least 2 patients" if patients < 2 else "the volumes do not differ between patients"
+    return (
+        "-" if math.isnan(estimate.value) else f"{estimate.value:.3f}",
+        missing if math.isnan(estimate.low) else f"{estimate.low:.3f} to {estimate.high:.3f}",
+    )
 
 
 @import_app.command("sts-public")
@@ -161,7 +175,7 @@ def fetch_sts_public(
     out: NewFolder,
     clinical: Annotated[
         Path | None,
-        typer.Option(help="Clinical table of the collection's patients. [default: all of them, without outcomes]"),
+        typer.Option(help="Clinical table of the collection's patients.", show_default="all of them, without outcomes"),
     ] = None,
     mirror: Annotated[str | None, typer.Option("--from", help="Another place of the same git repository.")] = None,
 ) -> None:

@@ -41,6 +41,18 @@ def cohort_folders(folders: Sequence[Path]) -> list[Path]:
     return roots
 
 
+def refuse_inside_cohorts(folder: Path | None, named: Sequence[Path], *, option: str) -> None:
+    """Keep what is derived from cohorts out of their folders.
+
+    Raises:
+        CohortError: when `folder`, given as `option`, lies in a cohort folder named, or in one of those in it; also
+            for a folder named that does not exist.
+    """
+    for root in cohort_folders(named):
+        if folder is not None and folder.resolve().is_relative_to(root.resolve()):
+            raise CohortError(f"{option} {folder}: lies inside the cohort folder {root}; name a folder outside it")
+
+
 def load_cohort(root: Path) -> Cohort:
     """Read a cohort folder's manifest and table.
 

@@ -3,8 +3,10 @@
 What a worker process has to import is kept small: it starts for a few patients, and torch alone takes seconds.
 """
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -45,9 +47,31 @@ def for_each(jobs: Sequence[Job], work: Callable[[Job], object], *, workers: int
         return
     # A fresh interpreter a worker: a forked one would inherit the threads of the image library.
     context = get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=use_one_thread) as pool:
-        for done in as_completed([pool.submit(_try, work, job) for job in jobs]):
-            yield done.result()
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=start_worker) as pool:
+        with _interrupts_held_back():
+            running = [pool.submit(_try, work, job) for job in jobs]
+        try:
+            for done in as_completed(running):
+                yield done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Keep Ctrl-C waiting, also in processes that start meanwhile, until they let it through themselves."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def start_worker() -> None:
+    """On Ctrl-C a worker ends without a word: the process that waits for it says what there is to say."""
+    use_one_thread()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def use_one_thread() -> None:

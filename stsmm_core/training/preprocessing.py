@@ -44,7 +44,7 @@ def preprocess_cohorts(
 
     Raises:
         CohortError: with every patient whose images cannot be used; the others are in the cache then. In a dry run,
-            with those that were tried.
+            with those that were tried. Also when nobody has images.
         ConfigError: when a channel is to be registered that a cohort does not have.
     """
     imaging = (Experiment() if config is None else read_experiment(config)).imaging
@@ -53,6 +53,11 @@ def preprocess_cohorts(
         for note in channel_notes(channels, imaging):
             console.print(f"Note: {note}", soft_wrap=True)
     jobs = [job for cohort in cohorts for job in image_jobs(cohort)]
+    if not jobs:
+        raise CohortError(
+            f"{', '.join(map(str, folders))}: no patient has images; name a cohort whose cohort.toml lists channels "
+            "and whose images folder holds them"
+        )
     todo = [job for job in jobs if force or not is_cached(cache, job.channels, job.mask, imaging)]
     console.print(f"{len(jobs)} patients with images; {len(jobs) - len(todo)} in {cache} already", soft_wrap=True)
     if not todo:
@@ -89,7 +94,8 @@ def _bytes(job: Job) -> int:
 def _prediction(todo: Sequence[Job], imaging: Imaging, workers: int, seconds: float) -> str:
     voxels = math.prod(imaging.shape) * sum(len(job.channels) for job in todo)
     minutes = seconds * len(todo) / min(workers, len(todo)) / 60
+    mebibytes = voxels * BYTES_A_VOXEL / MEBIBYTE
     return (
-        f"{len(todo)} to do: about {voxels * BYTES_A_VOXEL / MEBIBYTE:.0f} MiB of disk, and at most {minutes:.1f} "
-        f"minutes on {workers} processes ({seconds:.1f} s for the patient of median size, start included)"
+        f"{len(todo)} to do: at most {math.ceil(mebibytes)} MiB of disk and {math.ceil(minutes)} min on {workers} "
+        f"process{'' if workers == 1 else 'es'} ({seconds:.1f} s for the patient of median size, start included)"
     )

@@ -60,3 +60,32 @@ def test_nobody_in_common(readers):
     result = CliRunner().invoke(app, ["agreement", str(first), str(second)])
     assert isinstance(result.exception, CohortError)
     assert "no outlined patient in common" in str(result.exception)
+
+
+def test_one_patient_in_common_has_no_interval(readers, tmp_path):
+    first, second = readers
+    cohort = load_cohort(second)
+    for patient in [name for name in cohort.patients if cohort.has_image(name)][1:]:
+        shutil.rmtree(second / "images" / patient)
+    out = tmp_path / "agreement.csv"
+    arguments = ["agreement", str(first), str(second), "--out", str(out)]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "120"})
+    assert result.exit_code == 0
+    assert result.output.count("needs at least 2 patients") == 4
+    assert "nan" not in result.output
+    assert "in place of" not in result.output
+    assert f"Wrote {out}, in place of the file that was there" in CliRunner().invoke(app, arguments).output
+
+
+def test_every_patient_whose_masks_cannot_be_compared_is_named(readers):
+    first, second = readers
+    cohort = load_cohort(second)
+    moved = [name for name in cohort.patients if cohort.has_image(name)][:2]
+    for patient in moved:
+        image = sitk.ReadImage(str(cohort.mask_path(patient)))
+        image.SetOrigin((500.0, 0.0, 0.0))
+        sitk.WriteImage(image, str(cohort.mask_path(patient)))
+    error = CliRunner().invoke(app, ["agreement", str(first), str(second)]).exception
+    assert isinstance(error, CohortError)
+    assert str(error).startswith("2 of ")
+    assert all(f"patient {patient}: the two masks lie on different grids" in str(error) for patient in moved)

@@ -1,8 +1,15 @@
 """stsmm preprocess: the cache is full afterwards, and what cannot be done is said."""
 
 import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 import SimpleITK as sitk
 from rich.console import Console
@@ -106,7 +113,7 @@ def test_dry_run_predicts_from_a_patient_who_can_be_done(cohorts):
             force=False,
             dry_run=True,
         )
-    assert f"{len(patients) - 1} to do: about" in console.file.getvalue()
+    assert f"{len(patients) - 1} to do: at most 1 MiB of disk" in console.file.getvalue()
     assert not (cohorts.parent / "cache").exists()
 
 
@@ -148,3 +155,47 @@ def test_channels_that_the_settings_do_not_name(cohorts):
         run(cohorts)
     with pytest.raises(ConfigError, match="names T2"):
         load_site_data(loaded[0], read_experiment(config), cache=cohorts.parent / "cache")
+
+
+def test_a_dry_run_never_predicts_nothing(cohorts):
+    output = run(cohorts, "--dry-run")
+    assert "at most 1 MiB of disk and 1 min on 1 process (" in output
+
+
+def test_nobody_with_images(cohorts):
+    for cohort, patient in with_images(cohorts):
+        shutil.rmtree(cohort.root / "images" / patient)
+    with pytest.raises(CohortError, match="no patient has images; name a cohort"):
+        run(cohorts)
+
+
+@pytest.mark.parametrize("place", ["site_1", "site_1/images/cache"])
+def test_a_cache_inside_a_cohort_is_refused(cohorts, place):
+    with pytest.raises(CohortError, match=r"--cache .*: lies inside the cohort folder .*site_1; name a folder outside"):
+        run(cohorts, "--cache", str(cohorts / place))
+    arguments = [str(cohorts.parent / "config.toml"), "--cohort", str(cohorts), "--out", str(cohorts.parent / "out")]
+    for command in ("train", "simulate"):
+        result = CliRunner().invoke(build_app(), [command, *arguments, "--cache", str(cohorts / place)])
+        assert "lies inside the cohort folder" in str(result.exception)
+    assert not (cohorts.parent / "out").exists()
+
+
+def is_importing(command):
+    """Whether a worker of the command has started, and is busy with imports."""
+    workers = [child for child in command.children() if "spawn_main" in " ".join(child.cmdline())]
+    return any(worker.cpu_times().user > 0.2 for worker in workers)
+
+
+def test_an_interrupt_ends_the_workers_without_a_word(cohorts):
+    """Ctrl-C reaches every process of the terminal, workers that have just started too."""
+    arguments = ["preprocess", str(cohorts), "--cache", str(cohorts.parent / "cache"), "--workers", "2"]
+    command = [sys.executable, "-c", "from stsmm_core.cli import main; main()", *arguments]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
+    while started.poll() is None and not is_importing(psutil.Process(started.pid)):
+        time.sleep(0.01)
+    os.killpg(started.pid, signal.SIGINT)
+    _, said = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert "Interrupted." in said
+    assert "Traceback" not in said
+    assert "goes on" not in said
