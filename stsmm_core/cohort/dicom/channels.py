@@ -1,13 +1,17 @@
 """Which series of a patient becomes which channel, by the map's rules."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from stsmm_core.cohort.dicom.pseudonyms import cleaned, identifiers
+from pydicom.dataset import Dataset
+
 from stsmm_core.cohort.dicom.rules import ChannelRule, ImportRules
 from stsmm_core.cohort.dicom.scan import CONTOURS, Series, text
 from stsmm_core.errors import CohortError
+
+Describe = Callable[[str, Dataset], str]
+"""A text of a header as it may be seen (`pseudonyms.describer`)."""
 
 
 @dataclass
@@ -18,7 +22,9 @@ class Verdict:
     why: str = "no rule matches"
 
 
-def choose_channels(series: Sequence[Series], verdicts: Sequence[Verdict], rules: ImportRules) -> dict[str, Series]:
+def choose_channels(
+    series: Sequence[Series], verdicts: Sequence[Verdict], rules: ImportRules, describe: Describe
+) -> dict[str, Series]:
     """The series of each channel; none at all for a patient without images.
 
     Raises:
@@ -34,7 +40,7 @@ def choose_channels(series: Sequence[Series], verdicts: Sequence[Verdict], rules
             if sizes.count(max(sizes)) == 1:
                 matching = [matching[sizes.index(max(sizes))]]
         if len(matching) > 1:
-            listed = ", ".join(f"{index + 1} ({label(series[index])})" for index in matching)
+            listed = ", ".join(f"{index + 1} ({label(series[index], describe)})" for index in matching)
             raise CohortError(
                 f"{len(matching)} series match channel {rule.name}: series {listed}; make its rule narrower "
                 "(description, exclude, tags), or let it choose"
@@ -80,7 +86,7 @@ def _slices(series: Series) -> int:
     return max(len(series.instances), series.frames)
 
 
-def label(series: Series) -> str:
-    """A series in words, without the patient's identifiers."""
-    description = cleaned(series.description, identifiers(series.header))
-    return f"{series.modality} '{description}', {_slices(series)} slices"
+def label(series: Series, describe: Describe) -> str:
+    """A series in words, without anybody's identifiers."""
+    words = f"{describe(series.modality, series.header)} '{describe(series.description, series.header)}'"
+    return words if series.modality in CONTOURS else f"{words}, {_slices(series)} slices"

@@ -43,7 +43,7 @@ def import_command(
         logging.getLogger(library).setLevel(logging.CRITICAL)
     rules = read_rules(rules_file)
     manifest = rules.manifest()
-    table = read_clinical(clinical, manifest)
+    table = read_clinical(clinical, manifest, rules_file)
     # A dry run writes nothing, not even a salt that is not there yet.
     secret = new_salt() if salt is None or (dry_run and not salt.exists()) else read_salt(salt)
     patients = name_patients(table.lines, None if keep_ids else secret)

@@ -92,7 +92,8 @@ def import_dicom(
         keys = {planned.patient.identifier: planned.patient.key for planned in plan.patients}
         table = clinical.rows.rename(index=keys).sort_index()
         write_cohort_tables(building, manifest, table.reset_index(names=PATIENT_ID))
-        for planned in plan.patients:
+        # In the order of the keys: that of the hospital's table would tell who is who.
+        for planned in sorted(plan.patients, key=lambda planned: planned.patient.key):
             try:
                 written, said = _write_patient(planned, building / IMAGES_FOLDER / planned.patient.key)
                 volumes += written

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stsmm_core.cohort.dicom.channels import Verdict, choose_channels
+from stsmm_core.cohort.dicom.channels import Describe, Verdict, choose_channels
 from stsmm_core.cohort.dicom.masks import Outline
 from stsmm_core.cohort.dicom.outlines import choose_outlines, nifti_masks
-from stsmm_core.cohort.dicom.pseudonyms import Patient, cleaned, identifiers_of
+from stsmm_core.cohort.dicom.pseudonyms import Patient, cleaned, describer, identifiers_of
 from stsmm_core.cohort.dicom.rules import ImportRules
 from stsmm_core.cohort.dicom.scan import Export, Series, text
 from stsmm_core.errors import CohortError
@@ -84,6 +84,7 @@ def make_plan(source: Path, export: Export, rules: ImportRules, known: Sequence[
     Args:
         known: the patients of the clinical table.
     """
+    describe = describer((series.header for series in export.series), known)
     identifiers_known = {patient.identifier for patient in known}
     series_of, owners, strangers = _by_patient(export, rules, identifiers_known)
     files_of = nifti_masks(source, export, rules, identifiers_known)
@@ -101,16 +102,25 @@ def make_plan(source: Path, export: Export, rules: ImportRules, known: Sequence[
                     "missing; export them again (--dry-run --show-sources names them)"
                 )
             _check_one_person(series, owners)
-            channels = choose_channels(series, verdicts, rules)
+            channels = choose_channels(series, verdicts, rules, describe)
             outlines = choose_outlines(
-                patient.identifier, series, verdicts, channels, files_of.get(patient.identifier, []), rules, owners
+                patient.identifier,
+                series,
+                verdicts,
+                channels,
+                files_of.get(patient.identifier, []),
+                rules,
+                owners,
+                describe,
             )
         except CohortError as error:
             channels, outlines = {}, {}
             secrets = identifiers_of(patient.identifier, [one.header for one in series])
             faults.append(Fault(patient, cleaned(str(error), secrets)))
         patients.append(PatientPlan(patient, channels, outlines))
-        decisions += [_decision(patient, one, verdict, source) for one, verdict in zip(series, verdicts, strict=True)]
+        decisions += [
+            _decision(patient, one, verdict, source, describe) for one, verdict in zip(series, verdicts, strict=True)
+        ]
         for channel, outline in outlines.items():
             if outline.kind == "nifti":
                 where = outline.path.relative_to(source)
@@ -181,11 +191,11 @@ def _check_one_person(series: Sequence[Series], owners: Mapping[str, set[str]]) 
         raise CohortError("has a series that another patient has too (one SeriesInstanceUID); remove the wrong one")
 
 
-def _decision(patient: Patient, series: Series, verdict: Verdict, source: Path) -> Decision:
+def _decision(patient: Patient, series: Series, verdict: Verdict, source: Path, describe: Describe) -> Decision:
     return Decision(
         patient,
-        series.modality,
-        cleaned(series.description, identifiers_of(patient.identifier, [series.header])),
+        describe(series.modality, series.header),
+        describe(series.description, series.header),
         len(series.instances),
         verdict.becomes,
         verdict.why,

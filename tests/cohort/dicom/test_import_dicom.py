@@ -414,11 +414,29 @@ def test_burned_in_annotation_and_lossy_compression_are_reported(export):
     assert acquisition.loc["P1", "BurnedInAnnotation"] == "YES"
 
 
-def test_clinical_fault_is_named_by_line(export):
-    (export.parent / "clinical.csv").write_text("patient_id,age,os_days,os_event,dm_days,dm_event\nP1,old,5,1,5,1\n")
-    with pytest.raises(CohortError, match=r"line-2, column age: 'old' is not a number") as caught:
+def test_clinical_faults_are_named_by_line_and_column_without_what_the_cells_hold(export):
+    table = export.parent / "clinical.csv"
+    table.rename(export.parent / "c2.csv")
+    (export.parent / "c2.csv").write_text(
+        "patient_id,age,sex,os_days,os_event,dm_days,dm_event\n"
+        "P1,Johanna,Mueller,Lindenweg,4711,,1\nP2,230,F,-77,1,5,1\n"
+    )
+    with pytest.raises(CohortError, match="faults in the clinical table: 7") as caught:
+        run(export, "--clinical", str(export.parent / "c2.csv"))
+    message = str(caught.value).removeprefix(str(export.parent))
+    assert message.startswith("/c2.csv")
+    assert "line 2, column age: is no number from 0 to 120 (years)" in message
+    assert "line 2, column dm_days: is empty although its event is given" in message
+    assert "line 3, column os_days: is no number of days" in message
+    for word in ("Johanna", "Mueller", "Lindenweg", "4711", "230", "77", "P1", "line-", "clinical.csv", "cohort.toml"):
+        assert word not in message
+
+
+def test_a_missing_endpoint_names_the_map(export):
+    table = export.parent / "clinical.csv"
+    table.write_text("patient_id,dm_days,dm_event\nP1,5,1\n")
+    with pytest.raises(CohortError, match=r"column os_days: is missing; add it, or change endpoints in .*MAP.toml"):
         run(export)
-    assert "P1" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
