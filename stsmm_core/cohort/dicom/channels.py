@@ -32,7 +32,11 @@ def choose_channels(
     """
     chosen: dict[str, int] = {}
     for rule in rules.channels:
-        matching = [index for index, one in enumerate(series) if _matches(one, rule, rules)]
+        failing = [_failing(one, rule, rules) for one in series]
+        for verdict, part in zip(verdicts, failing, strict=True):
+            if part:
+                verdict.why += f"{';' if ':' in verdict.why else ':'} not {rule.name} by its {part}"
+        matching = [index for index, part in enumerate(failing) if not part]
         for index in matching:
             verdicts[index].why = f"matches {rule.name}, as others do"
         if len(matching) > 1 and rule.choose == "most_slices":
@@ -52,7 +56,8 @@ def choose_channels(
                 )
             chosen[rule.name] = matching[0]
             verdicts[matching[0]].becomes = rule.name
-            verdicts[matching[0]].why = "modality, description and tags match"
+            parts = ["modality", *["description"] * bool(rule.description), *["tags"] * bool(rule.tags)]
+            verdicts[matching[0]].why = f"matches by {' and '.join(parts)}"
     if chosen and len(chosen) < len(rules.channels):
         lacking = ", ".join(rule.name for rule in rules.channels if rule.name not in chosen)
         raise CohortError(
@@ -61,14 +66,18 @@ def choose_channels(
     return {name: series[index] for name, index in chosen.items()}
 
 
-def _matches(series: Series, rule: ChannelRule, rules: ImportRules) -> bool:
-    if series.modality in CONTOURS or series.modality != rule.modality or is_mask_series(series, rules):
-        return False
-    if rule.exclude is not None and holds(rule.exclude, series.description):
-        return False
+def _failing(series: Series, rule: ChannelRule, rules: ImportRules) -> str:
+    """The first part of a rule that a series does not match; empty when it matches."""
+    if series.modality in CONTOURS or series.modality != rule.modality:
+        return "modality"
+    if is_mask_series(series, rules):
+        return "description, which masks.series matches"
     if not holds(rule.description, series.description):
-        return False
-    return all(holds(pattern, text(series.header, tag)) for tag, pattern in rule.tags.items())
+        return "description"
+    if rule.exclude is not None and holds(rule.exclude, series.description):
+        return "description, which exclude matches"
+    wrong = [tag for tag, pattern in rule.tags.items() if not holds(pattern, text(series.header, tag))]
+    return f"tag {wrong[0]}" if wrong else ""
 
 
 def is_mask_series(series: Series, rules: ImportRules) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from stsmm_core.cohort.dicom.masks import read_mask
 from stsmm_core.cohort.dicom.oddities import series_notes
 from stsmm_core.cohort.dicom.plan import Fault, PatientPlan, Plan
 from stsmm_core.cohort.dicom.pseudonyms import cleaned, identifiers_of
+from stsmm_core.cohort.dicom.rules import Modality
 from stsmm_core.cohort.dicom.scan import Series, read_object, text
-from stsmm_core.cohort.dicom.series import read_series
+from stsmm_core.cohort.dicom.series import is_multiframe, read_series, stack_slices
 from stsmm_core.cohort.dictionary import PATIENT_ID
 from stsmm_core.cohort.importing import new_folder
 from stsmm_core.errors import CohortError
@@ -24,7 +26,7 @@ from stsmm_core.imaging.volume import Volume, to_image
 
 FREE_TEXT = ("Manufacturer", "ManufacturerModelName")
 TERMS = {
-    "Modality": {"MR", "PT", "CT", "NM", "US", "CR", "DX", "XA", "OT"},
+    "Modality": set(get_args(Modality)),
     "ScanningSequence": {"SE", "IR", "GR", "EP", "RM"},
     "SequenceVariant": {"SK", "MTC", "SS", "TRSS", "SP", "MP", "OSP", "NONE"},
     "MRAcquisitionType": {"2D", "3D"},
@@ -86,6 +88,8 @@ def import_dicom(
             f"{plan.lost} DICOM file(s) cannot be read, and no folder tells whose: a slice may be missing; export them "
             "again (--dry-run --show-sources names them), or use --leave-out-faulty; nothing was written"
         )
+    if plan.nothing and not leave_out_faulty:
+        raise CohortError(f"{plan.nothing}\nNothing was written; --leave-out-faulty makes the cohort without any image")
     faults, notes = list(plan.faults), []
     volumes: list[dict[str, str]] = []
     with new_folder(out) as building:
@@ -109,6 +113,22 @@ def import_dicom(
         acquisition = pd.DataFrame(volumes, columns=[PATIENT_ID, CHANNEL, CONTOUR_CM3, *ACQUISITION])
         acquisition.to_csv(building / ACQUISITION_FILE, index=False, lineterminator="\n")
     return ImportReport(tuple(faults), tuple(notes))
+
+
+def header_faults(plan: Plan) -> list[Fault]:
+    """What can be said without a pixel: series that are no evenly spaced stack, of the patients without a fault."""
+    faults = []
+    for planned in plan.patients:
+        for channel, series in planned.channels.items():
+            try:
+                if not is_multiframe(series):
+                    stack_slices(series)
+            except CohortError as error:
+                secrets = identifiers_of(planned.patient.identifier, [series.header])
+                faults.append(Fault(planned.patient, f"channel {channel}: {cleaned(str(error), secrets)}"))
+            except Exception:  # whatever damaged bytes lead pydicom to; its text quotes them
+                faults.append(Fault(planned.patient, f"channel {channel}: cannot be read; export it again"))
+    return faults
 
 
 def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, str]], list[str]]:
@@ -139,8 +159,8 @@ def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, s
                     row[CONTOUR_CM3] = f"{mask.contour_cm3:.4f}"
     except CohortError as error:
         raise CohortError(f"{place}: {cleaned(str(error), secrets)}") from None
-    except Exception as error:  # whatever damaged bytes lead the libraries to; its text may name a file
-        raise CohortError(f"{place}: cannot be read ({type(error).__name__}); export it again") from None
+    except Exception:  # whatever damaged bytes lead the libraries to; its text may name a file
+        raise CohortError(f"{place}: cannot be read; export it again") from None
     for name, volume in prepared.items():
         folder.mkdir(parents=True, exist_ok=True)
         _write_nifti(volume, folder / f"{name}.nii.gz", np.uint8 if name.endswith("_mask") else np.float32)

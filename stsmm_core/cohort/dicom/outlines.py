@@ -107,5 +107,5 @@ def _read_contents(series: Series, place: str) -> tuple[Literal["structures", "s
         assert series.modality == STRUCTURES
         names = [text(region, "ROIName") for region in dataset.get("StructureSetROISequence") or ()]
         return "structures", names, contours.referenced_series(dataset)
-    except Exception as error:  # pydicom raises what the damaged bytes lead it to
-        raise CohortError(f"{place} cannot be read ({type(error).__name__}); export it again") from None
+    except Exception:  # pydicom raises what the damaged bytes lead it to
+        raise CohortError(f"{place} cannot be read; export it again") from None

@@ -70,17 +70,15 @@ def name_patients(lines: Mapping[str, int], salt: bytes | None) -> list[Patient]
 
 
 def read_salt(path: Path) -> bytes:
-    """The salt in a file, drawn and written (readable for its owner alone) when there is none.
+    """The salt in a file.
 
     Raises:
-        CohortError: when the file holds no salt or cannot be written.
+        CohortError: when the file holds no salt or cannot be read.
     """
     try:
-        if not path.exists():
-            write_text_atomically(path, secrets.token_hex(SALT_BYTES) + "\n")
         salt = bytes.fromhex(path.read_text(encoding="ascii").strip())
     except OSError as error:
-        raise CohortError(f"{path}: the salt cannot be read or written ({error.strerror})") from None
+        raise CohortError(f"{path}: the salt cannot be read ({error.strerror})") from None
     except ValueError:
         raise CohortError(
             f"{path}: holds no salt (hexadecimal digits); name another file, or remove this one"
@@ -88,6 +86,18 @@ def read_salt(path: Path) -> bytes:
     if len(salt) < SALT_BYTES:
         raise CohortError(f"{path}: the salt is shorter than {SALT_BYTES} bytes; name another file, or remove this one")
     return salt
+
+
+def write_salt(path: Path, salt: bytes) -> None:
+    """Keep a salt in a file, readable for its owner alone.
+
+    Raises:
+        CohortError: when the file cannot be written.
+    """
+    try:
+        write_text_atomically(path, salt.hex() + "\n")
+    except OSError as error:
+        raise CohortError(f"{path}: the salt cannot be written ({error.strerror})") from None
 
 
 def new_salt() -> bytes:
