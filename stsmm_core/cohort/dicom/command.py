@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from stsmm_core.cohort.dicom.clinical import ClinicalTable, read_clinical
-from stsmm_core.cohort.dicom.importer import header_faults, import_dicom
+from stsmm_core.cohort.dicom.importer import FaultyPatientsError, header_faults, import_dicom
 from stsmm_core.cohort.dicom.oddities import plan_notes
-from stsmm_core.cohort.dicom.plan import Plan, make_plan
+from stsmm_core.cohort.dicom.plan import Fault, Plan, make_plan
 from stsmm_core.cohort.dicom.pseudonyms import name_patients, new_salt, read_salt, write_salt
 from stsmm_core.cohort.dicom.rules import read_rules
 from stsmm_core.cohort.dicom.scan import Export, files_below, scan_export
@@ -81,19 +81,31 @@ def import_command(
     kept = salt if fresh and not keep_ids else None
     with _salt_if_well(kept, secret), Progress(console=progress, transient=True) as bars:
         task = bars.add_task("Writing volumes", total=len(plan.patients))
-        report = import_dicom(
-            plan, manifest, table, out, leave_out_faulty=leave_out_faulty, advance=lambda: bars.advance(task)
-        )
+        try:
+            report = import_dicom(
+                plan, manifest, table, out, leave_out_faulty=leave_out_faulty, advance=lambda: bars.advance(task)
+            )
+        except FaultyPatientsError as error:
+            _say_files(console, error.faults, source if show_sources else None)
+            raise
     for note in report.notes:
         console.print(Text(f"note   {note}"), soft_wrap=True)
     for fault in report.faults:
         console.print(Text(f"left out  {fault}", style="red"), soft_wrap=True)
+    _say_files(console, report.faults, source if show_sources else None)
     if salt is None and not keep_ids:
         console.print(
             Text("note   The keys were drawn with a salt that nobody kept; --salt FILE gives the same keys next time."),
             soft_wrap=True,
         )
     console.print(f"Wrote {out}\nCheck it with: stsmm cohort check {out}", soft_wrap=True)
+
+
+def _say_files(console: Console, faults: Sequence[Fault], source: Path | None) -> None:
+    """Name the files at fault below the export, for who asked for it."""
+    for fault in faults if source else ():
+        if source and fault.source:
+            console.print(Text(f"file   {fault.source.relative_to(source)}: {fault.message}"), soft_wrap=True)
 
 
 @contextmanager

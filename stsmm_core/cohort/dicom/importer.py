@@ -1,6 +1,6 @@
 """Writing the cohort that a plan describes: volumes, masks, tables, and nothing that names a patient."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -18,7 +18,7 @@ from stsmm_core.cohort.dicom.plan import Fault, PatientPlan, Plan
 from stsmm_core.cohort.dicom.pseudonyms import cleaned, identifiers_of
 from stsmm_core.cohort.dicom.rules import Modality
 from stsmm_core.cohort.dicom.scan import Series, read_object, text
-from stsmm_core.cohort.dicom.series import is_multiframe, read_series, stack_slices
+from stsmm_core.cohort.dicom.series import FileError, is_multiframe, read_series, stack_slices
 from stsmm_core.cohort.dictionary import PATIENT_ID
 from stsmm_core.cohort.importing import new_folder
 from stsmm_core.errors import CohortError
@@ -48,6 +48,14 @@ LARGEST_QUANTITY = 1e5
 """In the standard's units (T, ms, degrees, mm) no quantity is as large; a number or a date of a patient is."""
 ACQUISITION = (*TERMS, *FREE_TEXT, *QUANTITIES)
 """The allow-list: machine and sequence. No date, no description, no identifier, no private tag."""
+
+
+class FaultyPatientsError(CohortError):
+    """Patients whose images cannot be imported, while none may be left out."""
+
+    def __init__(self, faults: Sequence[Fault], message: str) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
 
 
 @dataclass(frozen=True)
@@ -103,12 +111,13 @@ def import_dicom(
                 volumes += written
                 notes += said
             except CohortError as error:
-                faults.append(Fault(planned.patient, str(error)))
+                faults.append(Fault(planned.patient, str(error), error.path if isinstance(error, FileError) else None))
             advance()
         if faults and not leave_out_faulty:
-            raise CohortError(
-                f"{len(faults)} of {len(plan.patients)} patients have a fault; nothing was written\n"
-                + "\n".join(f"  {fault}" for fault in faults)
+            raise FaultyPatientsError(
+                faults,
+                f"{len({fault.patient for fault in faults})} of {len(plan.patients)} patients have a fault; "
+                "nothing was written\n" + "\n".join(f"  {fault}" for fault in faults),
             )
         acquisition = pd.DataFrame(volumes, columns=[PATIENT_ID, CHANNEL, CONTOUR_CM3, *ACQUISITION])
         acquisition.to_csv(building / ACQUISITION_FILE, index=False, lineterminator="\n")
@@ -158,7 +167,8 @@ def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, s
                 if mask.contour_cm3 is not None:
                     row[CONTOUR_CM3] = f"{mask.contour_cm3:.4f}"
     except CohortError as error:
-        raise CohortError(f"{place}: {cleaned(str(error), secrets)}") from None
+        message = f"{place}: {cleaned(str(error), secrets)}"
+        raise (FileError(message, error.path) if isinstance(error, FileError) else CohortError(message)) from None
     except Exception:  # whatever damaged bytes lead the libraries to; its text may name a file
         raise CohortError(f"{place}: cannot be read; export it again") from None
     for name, volume in prepared.items():

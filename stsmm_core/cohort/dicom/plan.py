@@ -53,10 +53,15 @@ class Decision:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a patient's images cannot be imported."""
+    """Why a patient's images cannot be imported.
+
+    Attributes:
+        source: the file at fault, where it is one; it may name the patient.
+    """
 
     patient: Patient
     message: str
+    source: Path | None = None
 
     def __str__(self) -> str:
         return f"patient {self.patient}: {self.message}"

@@ -28,6 +28,14 @@ PIXEL_TOLERANCE = 1e-4
 SAME_PLACE_MM = 1e-3
 
 
+class FileError(CohortError):
+    """A slice that cannot be used; `path` may name the patient, and is for the terminal of who asks for it."""
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 @dataclass(frozen=True)
 class Stack:
     """The single-frame slices of a volume, sorted along its normal, and their grid.
@@ -118,10 +126,12 @@ def read_series(series: Series) -> tuple[Volume, str]:
         return _read_multiframe(series.instances[0].path)
     stack = stack_slices(series)
     began = first_acquisition([instance.header for instance in stack.instances])
-    slices = [
-        _read_slice(instance, f"slice {number} of {len(stack.instances)}", began)
-        for number, instance in enumerate(stack.instances, start=1)
-    ]
+    slices = []
+    for number, instance in enumerate(stack.instances, start=1):
+        try:
+            slices.append(_read_slice(instance, f"slice {number} of {len(stack.instances)}", began))
+        except CohortError as error:
+            raise FileError(str(error), instance.path) from None
     return Volume(np.stack(slices).astype(np.float32), stack.geometry), stack.frame_of_reference
 
 

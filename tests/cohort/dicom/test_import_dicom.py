@@ -609,3 +609,13 @@ def test_a_copied_outline_is_told_from_a_second_set(export):
     rewrite(path, StudyDate="20200101")
     with pytest.raises(CohortError, match="holds 2 different sets of outlines"):
         run(export)
+
+
+def test_the_file_of_a_damaged_slice_is_named_to_who_asks(export):
+    break_slice(export)
+    path = sorted(series_folder(export).iterdir())[3].relative_to(export)
+    for options, named in ((("--leave-out-faulty",), False), (("--leave-out-faulty", "--show-sources"), True)):
+        output = run(export, *options, out=f"out{named}").output
+        assert (f"file   {path}: channel t1: slice" in output) == named
+        assert str(path) not in output or named
+        assert "ValueError" not in output
