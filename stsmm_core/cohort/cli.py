@@ -151,7 +151,7 @@ def dicom(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be taken and why; write nothing.")] = False,
     show_sources: Annotated[
-        bool, typer.Option("--show-sources", help="In the dry run, name folders too (they may name patients).")
+        bool, typer.Option("--show-sources", help="Name folders and files at fault too (they may name patients).")
     ] = False,
 ) -> None:
     """A hospital's DICOM export: series, and outlines as RTSTRUCT, SEG, NIfTI or 0/255 images."""

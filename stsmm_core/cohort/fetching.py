@@ -1,5 +1,6 @@
 """Fetching a public collection over the internet and importing it."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -92,7 +93,16 @@ def _checkout(repository: str, commit: str, scratch: Path) -> Path:
         ("fetch", "--quiet", "--depth", "1", "--filter=blob:none", "origin", commit),
         ("checkout", "--quiet", commit),
     ):
-        done = subprocess.run(["git", *arguments], cwd=clone, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=clone,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"LC_ALL": "C"},
+        )
+        if "does not appear to be a git repository" in done.stderr or "not found" in done.stderr:
+            raise CohortError(f"{repository}: no such folder or repository; name a mirror by --from")
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise CohortError(

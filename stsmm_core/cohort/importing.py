@@ -13,6 +13,18 @@ SOURCE_FILE = "SOURCE.md"
 """Licence, citation and list of changes, beside the imported data."""
 
 
+def check_new(out: Path) -> None:
+    """Refuse a folder that an import may not write.
+
+    Raises:
+        CohortError: when it is a file, or already there and not empty.
+    """
+    if out.exists() and not out.is_dir():
+        raise CohortError(f"{out}: is a file; name a new folder")
+    if out.exists() and any(out.iterdir()):
+        raise CohortError(f"{out}: is already there and not empty; name a new folder")
+
+
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A hidden sibling to build in; it becomes `out` when the block ends well and vanishes when it does not.
@@ -21,8 +33,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         CohortError: when `out` is already there and not an empty folder.
     """
     out = out.resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CohortError(f"{out}: is already there and not empty; name a new folder")
+    check_new(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -48,8 +59,11 @@ def read_source_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         raise CohortError(f"{path}: is missing; is {path.parent} the right source folder?")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise CohortError(f"{path}: cannot be read as CSV: {error}") from None
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError):
+        raise CohortError(
+            f"{path}: cannot be read as a table: not UTF-8, empty, or a line has more cells than the first; "
+            "save it as CSV UTF-8"
+        ) from None
     missing = [name for name in ("patient_id", *columns) if name not in table]
     if missing:
         raise CohortError(f"{path}: has no column {', '.join(missing)}; is this another version of the source?")

@@ -1,13 +1,17 @@
 """Which series of a patient becomes which channel, by the map's rules."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from stsmm_core.cohort.dicom.pseudonyms import cleaned, identifiers
+from pydicom.dataset import Dataset
+
 from stsmm_core.cohort.dicom.rules import ChannelRule, ImportRules
 from stsmm_core.cohort.dicom.scan import CONTOURS, Series, text
 from stsmm_core.errors import CohortError
+
+Describe = Callable[[str, Dataset], str]
+"""A text of a header as it may be seen (`pseudonyms.describer`)."""
 
 
 @dataclass
@@ -18,7 +22,9 @@ class Verdict:
     why: str = "no rule matches"
 
 
-def choose_channels(series: Sequence[Series], verdicts: Sequence[Verdict], rules: ImportRules) -> dict[str, Series]:
+def choose_channels(
+    series: Sequence[Series], verdicts: Sequence[Verdict], rules: ImportRules, describe: Describe
+) -> dict[str, Series]:
     """The series of each channel; none at all for a patient without images.
 
     Raises:
@@ -26,7 +32,11 @@ def choose_channels(series: Sequence[Series], verdicts: Sequence[Verdict], rules
     """
     chosen: dict[str, int] = {}
     for rule in rules.channels:
-        matching = [index for index, one in enumerate(series) if _matches(one, rule, rules)]
+        failing = [_failing(one, rule, rules) for one in series]
+        for verdict, part in zip(verdicts, failing, strict=True):
+            if part:
+                verdict.why += f"{';' if ':' in verdict.why else ':'} not {rule.name} by its {part}"
+        matching = [index for index, part in enumerate(failing) if not part]
         for index in matching:
             verdicts[index].why = f"matches {rule.name}, as others do"
         if len(matching) > 1 and rule.choose == "most_slices":
@@ -34,7 +44,7 @@ def choose_channels(series: Sequence[Series], verdicts: Sequence[Verdict], rules
             if sizes.count(max(sizes)) == 1:
                 matching = [matching[sizes.index(max(sizes))]]
         if len(matching) > 1:
-            listed = ", ".join(f"{index + 1} ({label(series[index])})" for index in matching)
+            listed = ", ".join(f"{index + 1} ({label(series[index], describe)})" for index in matching)
             raise CohortError(
                 f"{len(matching)} series match channel {rule.name}: series {listed}; make its rule narrower "
                 "(description, exclude, tags), or let it choose"
@@ -46,7 +56,8 @@ def choose_channels(series: Sequence[Series], verdicts: Sequence[Verdict], rules
                 )
             chosen[rule.name] = matching[0]
             verdicts[matching[0]].becomes = rule.name
-            verdicts[matching[0]].why = "modality, description and tags match"
+            parts = ["modality", *["description"] * bool(rule.description), *["tags"] * bool(rule.tags)]
+            verdicts[matching[0]].why = f"matches by {' and '.join(parts)}"
     if chosen and len(chosen) < len(rules.channels):
         lacking = ", ".join(rule.name for rule in rules.channels if rule.name not in chosen)
         raise CohortError(
@@ -55,14 +66,18 @@ def choose_channels(series: Sequence[Series], verdicts: Sequence[Verdict], rules
     return {name: series[index] for name, index in chosen.items()}
 
 
-def _matches(series: Series, rule: ChannelRule, rules: ImportRules) -> bool:
-    if series.modality in CONTOURS or series.modality != rule.modality or is_mask_series(series, rules):
-        return False
-    if rule.exclude is not None and holds(rule.exclude, series.description):
-        return False
+def _failing(series: Series, rule: ChannelRule, rules: ImportRules) -> str:
+    """The first part of a rule that a series does not match; empty when it matches."""
+    if series.modality in CONTOURS or series.modality != rule.modality:
+        return "modality"
+    if is_mask_series(series, rules):
+        return "description, which masks.series matches"
     if not holds(rule.description, series.description):
-        return False
-    return all(holds(pattern, text(series.header, tag)) for tag, pattern in rule.tags.items())
+        return "description"
+    if rule.exclude is not None and holds(rule.exclude, series.description):
+        return "description, which exclude matches"
+    wrong = [tag for tag, pattern in rule.tags.items() if not holds(pattern, text(series.header, tag))]
+    return f"tag {wrong[0]}" if wrong else ""
 
 
 def is_mask_series(series: Series, rules: ImportRules) -> bool:
@@ -80,7 +95,7 @@ def _slices(series: Series) -> int:
     return max(len(series.instances), series.frames)
 
 
-def label(series: Series) -> str:
-    """A series in words, without the patient's identifiers."""
-    description = cleaned(series.description, identifiers(series.header))
-    return f"{series.modality} '{description}', {_slices(series)} slices"
+def label(series: Series, describe: Describe) -> str:
+    """A series in words, without anybody's identifiers."""
+    words = f"{describe(series.modality, series.header)} '{describe(series.description, series.header)}'"
+    return words if series.modality in CONTOURS else f"{words}, {_slices(series)} slices"

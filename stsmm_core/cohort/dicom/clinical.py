@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from stsmm_core.cohort.cohort import Manifest, write_cohort_tables
-from stsmm_core.cohort.dictionary import ENDPOINTS, PATIENT_ID, VARIABLES, endpoint_columns
-from stsmm_core.cohort.reading import load_cohort
+from stsmm_core.cohort.cohort import Finding, Manifest, write_cohort_tables
+from stsmm_core.cohort.dictionary import ENDPOINTS, PATIENT_ID, VARIABLES, Number, endpoint_columns
+from stsmm_core.cohort.reading import parse_cohort
 from stsmm_core.errors import CohortError
 
 
@@ -29,8 +29,11 @@ class ClinicalTable:
     dropped: tuple[str, ...] = ()
 
 
-def read_clinical(path: Path, manifest: Manifest) -> ClinicalTable:
+def read_clinical(path: Path, manifest: Manifest, rules_file: Path | None = None) -> ClinicalTable:
     """Read a clinical table; only the columns that the data dictionary knows: others might identify a patient.
+
+    Args:
+        rules_file: where the endpoints of the manifest can be changed, for the messages.
 
     Raises:
         CohortError: when the file cannot be read, a patient has several rows, or a value is not right.
@@ -40,7 +43,7 @@ def read_clinical(path: Path, manifest: Manifest) -> ClinicalTable:
     known = [*VARIABLES, *(column for endpoint in ENDPOINTS for column in endpoint_columns(endpoint))]
     cells = [{name: "" if row[name] == "NA" else row[name] for name in known if name in row} for _, row in rows]
     table = pd.DataFrame(cells, index=list(lines), columns=[name for name in known if name in header], dtype=str)
-    _check_values(table, lines, manifest)
+    _check_values(path, table, lines, manifest, rules_file)
     return ClinicalTable(table, lines, tuple(name for name in header if name not in ("", PATIENT_ID, *known)))
 
 
@@ -93,18 +96,43 @@ def _lines(path: Path, rows: list[tuple[int, dict[str, str]]]) -> dict[str, int]
     return lines
 
 
-def _check_values(table: pd.DataFrame, lines: Mapping[str, int], manifest: Manifest) -> None:
-    """The checks of a cohort's table, with lines in place of patients.
+def _check_values(
+    path: Path, table: pd.DataFrame, lines: Mapping[str, int], manifest: Manifest, rules_file: Path | None
+) -> None:
+    """The checks of a cohort's table, told by line and column, without what a cell holds: it may name a patient.
 
     Raises:
         CohortError: with every fault.
     """
+    numbered = table.rename(index={identifier: f"line-{line}" for identifier, line in lines.items()})
     with TemporaryDirectory() as scratch:
-        root = Path(scratch)
-        numbered = table.rename(index={identifier: f"line-{line}" for identifier, line in lines.items()})
         without_images = manifest.model_copy(update={"channels": ()})
-        write_cohort_tables(root, without_images, numbered.reset_index(names=PATIENT_ID))
-        try:
-            load_cohort(root)
-        except CohortError as error:
-            raise CohortError(str(error).replace(f"{root}: the cohort", "the clinical table")) from None
+        write_cohort_tables(Path(scratch), without_images, numbered.reset_index(names=PATIENT_ID))
+        _, findings = parse_cohort(Path(scratch))
+    faults = [_told(finding, numbered, rules_file) for finding in findings if finding.severity == "fault"]
+    if faults:
+        raise CohortError("\n".join([f"{path}: faults in the clinical table: {len(faults)}", *faults]))
+
+
+def _told(fault: Finding, numbered: pd.DataFrame, rules_file: Path | None) -> str:
+    """A fault of the table by line and column, saying what belongs into a cell instead of what is there."""
+    if fault.column is None:
+        return f"  {fault.message}"
+    if fault.patient is None:
+        remedy = f", or change endpoints in {rules_file}" if rules_file else ""
+        return f"  column {fault.column}: is missing; add it{remedy}"
+    place = f"  {fault.patient.replace('line-', 'line ')}, column {fault.column}: "
+    cell = str(numbered.loc[fault.patient, fault.column])
+    return place + (_wanted(fault.column) if cell and cell in fault.message else fault.message)
+
+
+def _wanted(column: str) -> str:
+    """What a cell of a column must hold."""
+    variable = VARIABLES.get(column)
+    if isinstance(variable, Number):
+        return f"is no number from {variable.low:g} to {variable.high:g} ({variable.unit}); mend it or leave it empty"
+    if variable is not None:
+        return f"is none of its levels; write one of {', '.join(variable.levels)} or leave it empty"
+    if column.endswith("_event"):
+        return "is no event; write 1 (event) or 0 (censored)"
+    return "is no number of days from time zero, 0 or more"

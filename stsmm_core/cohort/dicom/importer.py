@@ -1,8 +1,9 @@
 """Writing the cohort that a plan describes: volumes, masks, tables, and nothing that names a patient."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from stsmm_core.cohort.dicom.masks import read_mask
 from stsmm_core.cohort.dicom.oddities import series_notes
 from stsmm_core.cohort.dicom.plan import Fault, PatientPlan, Plan
 from stsmm_core.cohort.dicom.pseudonyms import cleaned, identifiers_of
+from stsmm_core.cohort.dicom.rules import Modality
 from stsmm_core.cohort.dicom.scan import Series, read_object, text
-from stsmm_core.cohort.dicom.series import read_series
+from stsmm_core.cohort.dicom.series import FileError, is_multiframe, read_series, stack_slices
 from stsmm_core.cohort.dictionary import PATIENT_ID
 from stsmm_core.cohort.importing import new_folder
 from stsmm_core.errors import CohortError
@@ -24,7 +26,7 @@ from stsmm_core.imaging.volume import Volume, to_image
 
 FREE_TEXT = ("Manufacturer", "ManufacturerModelName")
 TERMS = {
-    "Modality": {"MR", "PT", "CT", "NM", "US", "CR", "DX", "XA", "OT"},
+    "Modality": set(get_args(Modality)),
     "ScanningSequence": {"SE", "IR", "GR", "EP", "RM"},
     "SequenceVariant": {"SK", "MTC", "SS", "TRSS", "SP", "MP", "OSP", "NONE"},
     "MRAcquisitionType": {"2D", "3D"},
@@ -46,6 +48,14 @@ LARGEST_QUANTITY = 1e5
 """In the standard's units (T, ms, degrees, mm) no quantity is as large; a number or a date of a patient is."""
 ACQUISITION = (*TERMS, *FREE_TEXT, *QUANTITIES)
 """The allow-list: machine and sequence. No date, no description, no identifier, no private tag."""
+
+
+class FaultyPatientsError(CohortError):
+    """Patients whose images cannot be imported, while none may be left out."""
+
+    def __init__(self, faults: Sequence[Fault], message: str) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
 
 
 @dataclass(frozen=True)
@@ -86,28 +96,48 @@ def import_dicom(
             f"{plan.lost} DICOM file(s) cannot be read, and no folder tells whose: a slice may be missing; export them "
             "again (--dry-run --show-sources names them), or use --leave-out-faulty; nothing was written"
         )
+    if plan.nothing and not leave_out_faulty:
+        raise CohortError(f"{plan.nothing}\nNothing was written; --leave-out-faulty makes the cohort without any image")
     faults, notes = list(plan.faults), []
     volumes: list[dict[str, str]] = []
     with new_folder(out) as building:
         keys = {planned.patient.identifier: planned.patient.key for planned in plan.patients}
         table = clinical.rows.rename(index=keys).sort_index()
         write_cohort_tables(building, manifest, table.reset_index(names=PATIENT_ID))
-        for planned in plan.patients:
+        # In the order of the keys: that of the hospital's table would tell who is who.
+        for planned in sorted(plan.patients, key=lambda planned: planned.patient.key):
             try:
                 written, said = _write_patient(planned, building / IMAGES_FOLDER / planned.patient.key)
                 volumes += written
                 notes += said
             except CohortError as error:
-                faults.append(Fault(planned.patient, str(error)))
+                faults.append(Fault(planned.patient, str(error), error.path if isinstance(error, FileError) else None))
             advance()
         if faults and not leave_out_faulty:
-            raise CohortError(
-                f"{len(faults)} of {len(plan.patients)} patients have a fault; nothing was written\n"
-                + "\n".join(f"  {fault}" for fault in faults)
+            raise FaultyPatientsError(
+                faults,
+                f"{len({fault.patient for fault in faults})} of {len(plan.patients)} patients have a fault; "
+                "nothing was written\n" + "\n".join(f"  {fault}" for fault in faults),
             )
         acquisition = pd.DataFrame(volumes, columns=[PATIENT_ID, CHANNEL, CONTOUR_CM3, *ACQUISITION])
         acquisition.to_csv(building / ACQUISITION_FILE, index=False, lineterminator="\n")
     return ImportReport(tuple(faults), tuple(notes))
+
+
+def header_faults(plan: Plan) -> list[Fault]:
+    """What can be said without a pixel: series that are no evenly spaced stack, of the patients without a fault."""
+    faults = []
+    for planned in plan.patients:
+        for channel, series in planned.channels.items():
+            try:
+                if not is_multiframe(series):
+                    stack_slices(series)
+            except CohortError as error:
+                secrets = identifiers_of(planned.patient.identifier, [series.header])
+                faults.append(Fault(planned.patient, f"channel {channel}: {cleaned(str(error), secrets)}"))
+            except Exception:  # whatever damaged bytes lead pydicom to; its text quotes them
+                faults.append(Fault(planned.patient, f"channel {channel}: cannot be read; export it again"))
+    return faults
 
 
 def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, str]], list[str]]:
@@ -137,9 +167,10 @@ def _write_patient(planned: PatientPlan, folder: Path) -> tuple[list[dict[str, s
                 if mask.contour_cm3 is not None:
                     row[CONTOUR_CM3] = f"{mask.contour_cm3:.4f}"
     except CohortError as error:
-        raise CohortError(f"{place}: {cleaned(str(error), secrets)}") from None
-    except Exception as error:  # whatever damaged bytes lead the libraries to; its text may name a file
-        raise CohortError(f"{place}: cannot be read ({type(error).__name__}); export it again") from None
+        message = f"{place}: {cleaned(str(error), secrets)}"
+        raise (FileError(message, error.path) if isinstance(error, FileError) else CohortError(message)) from None
+    except Exception:  # whatever damaged bytes lead the libraries to; its text may name a file
+        raise CohortError(f"{place}: cannot be read; export it again") from None
     for name, volume in prepared.items():
         folder.mkdir(parents=True, exist_ok=True)
         _write_nifti(volume, folder / f"{name}.nii.gz", np.uint8 if name.endswith("_mask") else np.float32)

@@ -1,5 +1,6 @@
 """Which outline of a patient is the tumour on which channel, by the map's rules."""
 
+import filecmp
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from stsmm_core.cohort.dicom import contours, segmentations
-from stsmm_core.cohort.dicom.channels import Verdict, holds, is_mask_series, label
+from stsmm_core.cohort.dicom.channels import Describe, Verdict, holds, is_mask_series, label
 from stsmm_core.cohort.dicom.masks import Outline
 from stsmm_core.cohort.dicom.rules import ImportRules
 from stsmm_core.cohort.dicom.scan import CONTOURS, SEGMENTATION, STRUCTURES, Export, Series, read_object, text
@@ -33,6 +34,7 @@ def choose_outlines(
     files: Sequence[Path],
     rules: ImportRules,
     owners: Mapping[str, set[str]],
+    describe: Describe,
 ) -> dict[str, Outline]:
     """The outline of each channel that has one.
 
@@ -49,19 +51,21 @@ def choose_outlines(
             continue
         if one.modality not in CONTOURS:
             continue
-        kind, names, drawn_on = _read_contents(one, f"series {index + 1} ({label(one)})")
+        kind, names, drawn_on = _read_contents(one, f"series {index + 1} ({label(one, describe)})")
         every = len(names)
         names = [name for name in names if holds(rules.masks.roi, name)]
         if len(names) > 1 and not rules.masks.roi:
             raise CohortError(
-                f"series {index + 1} ({label(one)}) has {every} regions, and the map does not say which is "
+                f"series {index + 1} ({label(one, describe)}) has {every} regions, and the map does not say which is "
                 "the tumour; set masks.roi"
             )
         if not names:
             verdict.why = "no region matches masks.roi"
             continue
         if any(uid in owners and patient not in owners[uid] for uid in drawn_on):
-            raise CohortError(f"series {index + 1} ({label(one)}) outlines images of another patient; remove it")
+            raise CohortError(
+                f"series {index + 1} ({label(one, describe)}) outlines images of another patient; remove it"
+            )
         channel = next((name for name, taken in channels.items() if taken.uid in drawn_on), None)
         if channel is None and drawn_on & set(owners):
             verdict.why = "drawn on a series that is not taken"
@@ -78,7 +82,10 @@ def choose_outlines(
         for outline, taken in candidates:
             outlines[channel] = outline
             if taken is not None:
-                taken.becomes, taken.why = f"{channel}_mask", f"outlines it ({len(outline.regions) or 1} regions)"
+                taken.becomes, taken.why = (
+                    f"{channel}_mask",
+                    "outlines it " + (f": {len(outline.regions)} regions united" if len(outline.regions) > 1 else ""),
+                )
     if rules.channels[0].name not in outlines:
         raise CohortError(
             f"has no tumour outline on {rules.channels[0].name}; export its RTSTRUCT or SEG, or widen masks.roi"
@@ -89,7 +96,10 @@ def choose_outlines(
 def _read_contents(series: Series, place: str) -> tuple[Literal["structures", "segmentation"], list[str], set[str]]:
     """Kind, names of the regions, and the series drawn on, of an RTSTRUCT or SEG file."""
     if len(series.instances) > 1:
-        raise CohortError(f"{place} holds {len(series.instances)} sets of outlines; keep the one to use")
+        first, *others = (instance.path for instance in series.instances)
+        if all(filecmp.cmp(first, other, shallow=False) for other in others):
+            raise CohortError(f"{place} is there {len(others) + 1} times, the same in every byte; remove the copies")
+        raise CohortError(f"{place} holds {len(others) + 1} different sets of outlines; keep the one to use")
     try:
         dataset = read_object(series.instances[0].path, stop_before_pixels=True)
         if series.modality == SEGMENTATION:
@@ -97,5 +107,5 @@ def _read_contents(series: Series, place: str) -> tuple[Literal["structures", "s
         assert series.modality == STRUCTURES
         names = [text(region, "ROIName") for region in dataset.get("StructureSetROISequence") or ()]
         return "structures", names, contours.referenced_series(dataset)
-    except Exception as error:  # pydicom raises what the damaged bytes lead it to
-        raise CohortError(f"{place} cannot be read ({type(error).__name__}); export it again") from None
+    except Exception:  # pydicom raises what the damaged bytes lead it to
+        raise CohortError(f"{place} cannot be read; export it again") from None

@@ -5,12 +5,13 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
-from stsmm_core.cohort.dicom.channels import Verdict, choose_channels
+from stsmm_core.cohort.dicom.channels import Describe, Verdict, choose_channels
 from stsmm_core.cohort.dicom.masks import Outline
 from stsmm_core.cohort.dicom.outlines import choose_outlines, nifti_masks
-from stsmm_core.cohort.dicom.pseudonyms import Patient, cleaned, identifiers_of
-from stsmm_core.cohort.dicom.rules import ImportRules
+from stsmm_core.cohort.dicom.pseudonyms import Patient, cleaned, describer, identifiers_of
+from stsmm_core.cohort.dicom.rules import ImportRules, Modality
 from stsmm_core.cohort.dicom.scan import Export, Series, text
 from stsmm_core.errors import CohortError
 
@@ -52,10 +53,15 @@ class Decision:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a patient's images cannot be imported."""
+    """Why a patient's images cannot be imported.
+
+    Attributes:
+        source: the file at fault, where it is one; it may name the patient.
+    """
 
     patient: Patient
     message: str
+    source: Path | None = None
 
     def __str__(self) -> str:
         return f"patient {self.patient}: {self.message}"
@@ -69,6 +75,7 @@ class Plan:
         patients: one a row of the clinical table.
         strangers: number of patients of the export who have no row there.
         lost: number of DICOM files that cannot be read and lie where no folder tells whose they are.
+        nothing: why no patient gets an image though none has a fault; empty otherwise.
     """
 
     patients: tuple[PatientPlan, ...]
@@ -76,6 +83,7 @@ class Plan:
     faults: tuple[Fault, ...]
     strangers: int
     lost: int = 0
+    nothing: str = ""
 
 
 def make_plan(source: Path, export: Export, rules: ImportRules, known: Sequence[Patient]) -> Plan:
@@ -84,6 +92,7 @@ def make_plan(source: Path, export: Export, rules: ImportRules, known: Sequence[
     Args:
         known: the patients of the clinical table.
     """
+    describe = describer((series.header for series in export.series), known)
     identifiers_known = {patient.identifier for patient in known}
     series_of, owners, strangers = _by_patient(export, rules, identifiers_known)
     files_of = nifti_masks(source, export, rules, identifiers_known)
@@ -101,21 +110,56 @@ def make_plan(source: Path, export: Export, rules: ImportRules, known: Sequence[
                     "missing; export them again (--dry-run --show-sources names them)"
                 )
             _check_one_person(series, owners)
-            channels = choose_channels(series, verdicts, rules)
+            channels = choose_channels(series, verdicts, rules, describe)
             outlines = choose_outlines(
-                patient.identifier, series, verdicts, channels, files_of.get(patient.identifier, []), rules, owners
+                patient.identifier,
+                series,
+                verdicts,
+                channels,
+                files_of.get(patient.identifier, []),
+                rules,
+                owners,
+                describe,
             )
         except CohortError as error:
             channels, outlines = {}, {}
             secrets = identifiers_of(patient.identifier, [one.header for one in series])
             faults.append(Fault(patient, cleaned(str(error), secrets)))
         patients.append(PatientPlan(patient, channels, outlines))
-        decisions += [_decision(patient, one, verdict, source) for one, verdict in zip(series, verdicts, strict=True)]
+        decisions += [
+            _decision(patient, one, verdict, source, describe) for one, verdict in zip(series, verdicts, strict=True)
+        ]
         for channel, outline in outlines.items():
             if outline.kind == "nifti":
                 where = outline.path.relative_to(source)
                 decisions.append(Decision(patient, "NIfTI", "", 1, f"{channel}_mask", "masks.files matches", where))
-    return Plan(tuple(patients), tuple(decisions), tuple(faults), strangers, lost)
+    taken = any(planned.channels for planned in patients)
+    nothing = "" if taken or faults or lost else _why_nothing(export, rules, series_of)
+    return Plan(tuple(patients), tuple(decisions), tuple(faults), strangers, lost, nothing)
+
+
+def _why_nothing(export: Export, rules: ImportRules, series_of: Mapping[str, Sequence[Series]]) -> str:
+    """Which rule lets nothing through, with counts."""
+    total = len(export.series)
+    if not any(_patient_of(series, rules) for series in export.series):
+        return (
+            f"no series has a patient: patient.pattern finds a number in {rules.patient.tag} of 0 of {total} series; "
+            "mend patient.tag or patient.pattern in the map"
+        )
+    if not series_of:
+        return (
+            f"no patient_id of the clinical table is a patient of the export ({total} series, by {rules.patient.tag}); "
+            "compare their spelling, or mend patient.tag and patient.pattern in the map"
+        )
+    own = [series for known in series_of.values() for series in known]
+    there = Counter(series.modality for series in own)
+    counts = ", ".join(f"{there[kind]} {kind}" for kind in sorted(there) if kind in get_args(Modality))
+    why = "; ".join(
+        f"channels.{rule.name}: its modality {rule.modality} matches {there[rule.modality]}, its description, exclude "
+        "and tags none of these"
+        for rule in rules.channels
+    )
+    return f"no series of the clinical table's patients matches a channel ({counts or 'no images'} there). {why}"
 
 
 def _by_patient(
@@ -181,11 +225,11 @@ def _check_one_person(series: Sequence[Series], owners: Mapping[str, set[str]]) 
         raise CohortError("has a series that another patient has too (one SeriesInstanceUID); remove the wrong one")
 
 
-def _decision(patient: Patient, series: Series, verdict: Verdict, source: Path) -> Decision:
+def _decision(patient: Patient, series: Series, verdict: Verdict, source: Path, describe: Describe) -> Decision:
     return Decision(
         patient,
-        series.modality,
-        cleaned(series.description, identifiers_of(patient.identifier, [series.header])),
+        describe(series.modality, series.header),
+        describe(series.description, series.header),
         len(series.instances),
         verdict.becomes,
         verdict.why,

@@ -4,8 +4,9 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -20,9 +21,10 @@ FILE_NAME = re.compile(r"[\w.-]*\w")
 SALT_BYTES = 32
 KEY_DIGITS = 12
 """Hexadecimal digits of a key: a chance below 1e-8 that two of a thousand patients collide."""
-SHORTEST_SECRET, SHORTEST_WITHIN_WORDS = 2, 3
+SHORTEST_SECRET, SHORTEST_WITHIN_WORDS, SHORTEST_OF_OTHERS = 2, 3, 4
 """A single letter would blank half of every text, and two letters (Ng, Li) half of its words: two are blanked only
-where they stand alone. Words of two letters in a place (of, am, St) name nobody, and messages are full of them."""
+where they stand alone. Words of two letters in a place (of, am, St) name nobody, and messages are full of them.
+Of the many other patients' names, also those of three letters (Art, Tim) would spoil words (arterial, time)."""
 LONG_NUMBER = r"\d{4,}"
 """Digits of a number that are enough to find it by; fewer stand in every text."""
 LETTER_OR_DIGIT = r"[^\W_]"
@@ -68,17 +70,15 @@ def name_patients(lines: Mapping[str, int], salt: bytes | None) -> list[Patient]
 
 
 def read_salt(path: Path) -> bytes:
-    """The salt in a file, drawn and written (readable for its owner alone) when there is none.
+    """The salt in a file.
 
     Raises:
-        CohortError: when the file holds no salt or cannot be written.
+        CohortError: when the file holds no salt or cannot be read.
     """
     try:
-        if not path.exists():
-            write_text_atomically(path, secrets.token_hex(SALT_BYTES) + "\n")
         salt = bytes.fromhex(path.read_text(encoding="ascii").strip())
     except OSError as error:
-        raise CohortError(f"{path}: the salt cannot be read or written ({error.strerror})") from None
+        raise CohortError(f"{path}: the salt cannot be read ({error.strerror})") from None
     except ValueError:
         raise CohortError(
             f"{path}: holds no salt (hexadecimal digits); name another file, or remove this one"
@@ -86,6 +86,18 @@ def read_salt(path: Path) -> bytes:
     if len(salt) < SALT_BYTES:
         raise CohortError(f"{path}: the salt is shorter than {SALT_BYTES} bytes; name another file, or remove this one")
     return salt
+
+
+def write_salt(path: Path, salt: bytes) -> None:
+    """Keep a salt in a file, readable for its owner alone.
+
+    Raises:
+        CohortError: when the file cannot be written.
+    """
+    try:
+        write_text_atomically(path, salt.hex() + "\n")
+    except OSError as error:
+        raise CohortError(f"{path}: the salt cannot be written ({error.strerror})") from None
 
 
 def new_salt() -> bytes:
@@ -98,14 +110,37 @@ def pseudonym(patient: str, salt: bytes) -> str:
     return "P" + hmac.new(salt, patient.encode(), hashlib.sha256).hexdigest()[:KEY_DIGITS]
 
 
-def cleaned(value: str, secrets_: Iterable[str]) -> str:
-    """A text with every identifier in it blanked out."""
-    for secret in sorted(secrets_, key=len, reverse=True):
+def cleaned(value: str, secrets_: Iterable[str], *, shortest_within_words: int = SHORTEST_WITHIN_WORDS) -> str:
+    """A text with every identifier in it blanked out; those shorter than the given length only as words."""
+    whole = _folded(value)
+    # Of the thousands of identifiers in an export few are worth a regular expression.
+    for secret in sorted((secret for secret in secrets_ if _folded(secret) in whole), key=len, reverse=True):
         pattern = re.escape(secret)
-        if len(secret) < SHORTEST_WITHIN_WORDS:
+        if len(secret) < shortest_within_words:
             pattern = f"(?<!{LETTER_OR_DIGIT}){pattern}(?!{LETTER_OR_DIGIT})"
         value = re.sub(pattern, "***", value, flags=re.IGNORECASE)
     return value
+
+
+@cache
+def _folded(value: str) -> str:
+    """A text so that whatever a regular expression finds in it, upper and lower case alike, is in it letter by letter.
+
+    Of the letters that casefold leaves apart, regular expressions take the Turkish ones for an i.
+    """
+    return value.casefold().replace("\u0131", "i").replace("i\u0307", "i")
+
+
+def describer(headers: Iterable[Dataset], known: Iterable[Patient]) -> Callable[[str, Dataset], str]:
+    """What makes a text of a header fit to be seen: it blanks the identifiers of everyone, not of its patient alone.
+
+    Args:
+        headers: of every series of the export.
+        known: the patients of the clinical table.
+    """
+    everyone = set().union(*(identifiers_of(patient.identifier, ()) for patient in known), *map(identifiers, headers))
+    blanked = cache(partial(cleaned, secrets_=everyone, shortest_within_words=SHORTEST_OF_OTHERS))
+    return lambda value, header: blanked(cleaned(value, identifiers(header)))
 
 
 def identifiers_of(identifier: str, headers: Iterable[Dataset]) -> set[str]:

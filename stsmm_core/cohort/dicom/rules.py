@@ -3,9 +3,10 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydicom.datadict import tag_for_keyword
 
 from stsmm_core.cohort.cohort import Manifest, Name
@@ -29,6 +30,8 @@ def _is_keyword(value: str) -> str:
 Pattern = Annotated[str, AfterValidator(_is_pattern)]
 """A regular expression, searched anywhere in the text, upper and lower case alike."""
 Keyword = Annotated[str, AfterValidator(_is_keyword)]
+Modality = Literal["MR", "PT", "CT", "NM", "US", "CR", "DX", "XA", "OT"]
+"""DICOM's word for MRI is MR, for PET it is PT."""
 
 
 class _Rule(BaseModel):
@@ -53,7 +56,7 @@ class ChannelRule(_Rule):
     """The series that becomes a channel: all that is given must match."""
 
     name: Name
-    modality: str
+    modality: Modality
     description: Pattern = ""
     exclude: Pattern | None = None
     """A series whose description matches is not taken."""
@@ -97,7 +100,10 @@ class ImportRules(_Rule):
         names = [channel.name for channel in self.channels]
         if self.masks.channel is not None and self.masks.channel not in names:
             raise ValueError(f"masks.channel '{self.masks.channel}' is not a channel; choose from {', '.join(names)}")
-        self.manifest()
+        try:
+            self.manifest()
+        except ValidationError as error:
+            raise ValueError("; ".join(f"{fault['loc'][0]}: {_in_words(fault)}" for fault in error.errors())) from None
         return self
 
     def manifest(self) -> Manifest:
@@ -131,8 +137,48 @@ def read_rules(path: Path) -> ImportRules:
     try:
         return ImportRules.model_validate(tree)
     except ValidationError as error:
-        faults = []
-        for fault in error.errors():
-            key = ".".join(str(part) for part in fault["loc"])
-            faults.append(f"  {key + ': ' if key else ''}{fault['msg'].removeprefix('Value error, ')}")
+        faults = [f"  {_place(fault['loc'], tree)}{_in_words(fault)}" for fault in _apart(error, tree)]
         raise CohortError(f"{path}: the map is not valid\n" + "\n".join(faults)) from None
+
+
+def _apart(error: ValidationError, tree: dict[str, Any]) -> list[ErrorDetails]:
+    """The faults, without that of a list which is short only because its entries are at fault."""
+    return [fault for fault in error.errors() if fault["type"] != "too_short" or not tree.get(str(fault["loc"][0]))]
+
+
+def _place(keys: tuple[int | str, ...], tree: dict[str, Any]) -> str:
+    """Where a fault is: a channel by its name, or by its number where it has none."""
+    if keys[:1] == ("channels",) and len(keys) > 1:
+        number = int(keys[1])
+        block = tree["channels"][number]
+        name = block.get("name") if isinstance(block, dict) else None
+        return ": ".join([f"channel {name or number + 1}", *([".".join(map(str, keys[2:]))] if keys[2:] else []), ""])
+    return ".".join(map(str, keys)) + ": " if keys else ""
+
+
+def _in_words(fault: ErrorDetails) -> str:
+    """What a fault that pydantic found means to who writes the map."""
+    match fault["type"]:
+        case "missing":
+            return "is missing; add it"
+        case "extra_forbidden":
+            return f"unknown key; choose from {', '.join(_keys_beside(fault['loc']))}"
+        case "string_pattern_mismatch":
+            return f"'{fault['input']}' is no name; use letters, digits, '_' and '-', a letter or a digit first"
+        case "literal_error":
+            return f"'{fault['input']}' is no choice; choose from {fault['ctx']['expected'].replace(' or ', ', ')}"
+        case "too_short":
+            return "has no entry; give at least one"
+        case "string_type":
+            return "must be text in quotes"
+        case "value_error":
+            return fault["msg"].removeprefix("Value error, ")
+        case _:
+            return "is not of the right kind; see docs/dicom.md for an example"
+
+
+def _keys_beside(keys: tuple[int | str, ...]) -> list[str]:
+    """The keys that the block of an unknown key may have."""
+    blocks: dict[int | str, type[_Rule]] = {"channels": ChannelRule, "masks": MaskRule, "patient": PatientRule}
+    block = blocks[keys[0]] if len(keys) > 1 else ImportRules
+    return list(block.model_fields)

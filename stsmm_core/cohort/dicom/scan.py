@@ -177,10 +177,8 @@ def text(header: Dataset, keyword: str) -> str:
     """
     try:
         value = header.get(keyword)
-    except Exception as error:  # pydicom raises what the damaged bytes lead it to, and its text quotes them
-        raise CohortError(
-            f"{keyword} does not hold what it should ({type(error).__name__}); export the original images"
-        ) from None
+    except Exception:  # pydicom raises what the damaged bytes lead it to, and its text quotes them
+        raise CohortError(f"{keyword} does not hold what it should; export the original images") from None
     if value is None:
         return ""
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -49,8 +49,8 @@ def read_segments(path: Path, labels: Collection[str], grid: Geometry) -> tuple[
         volume = segmentation.get_volume(
             segment_numbers=chosen, combine_segments=False, rescale_fractional=True, allow_missing_positions=True
         )
-    except Exception as error:  # the library raises whatever the file leads it to
-        raise CohortError(f"the segmentation cannot be read ({type(error).__name__}); export it again") from None
+    except Exception:  # the library raises whatever the file leads it to
+        raise CohortError("the segmentation cannot be read; export it again") from None
     united = np.asarray((np.asarray(volume.array) >= HALF).any(axis=-1), dtype=np.float32)
     return from_highdicom(volume.with_array(united)), text(segmentation, "FrameOfReferenceUID")
 

@@ -28,6 +28,14 @@ PIXEL_TOLERANCE = 1e-4
 SAME_PLACE_MM = 1e-3
 
 
+class FileError(CohortError):
+    """A slice that cannot be used; `path` may name the patient, and is for the terminal of who asks for it."""
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 @dataclass(frozen=True)
 class Stack:
     """The single-frame slices of a volume, sorted along its normal, and their grid.
@@ -118,10 +126,12 @@ def read_series(series: Series) -> tuple[Volume, str]:
         return _read_multiframe(series.instances[0].path)
     stack = stack_slices(series)
     began = first_acquisition([instance.header for instance in stack.instances])
-    slices = [
-        _read_slice(instance, f"slice {number} of {len(stack.instances)}", began)
-        for number, instance in enumerate(stack.instances, start=1)
-    ]
+    slices = []
+    for number, instance in enumerate(stack.instances, start=1):
+        try:
+            slices.append(_read_slice(instance, f"slice {number} of {len(stack.instances)}", began))
+        except CohortError as error:
+            raise FileError(str(error), instance.path) from None
     return Volume(np.stack(slices).astype(np.float32), stack.geometry), stack.frame_of_reference
 
 
@@ -157,8 +167,8 @@ def _check_not_inverted(header: Dataset) -> None:
 def _read_file(path: Path, place: str) -> Dataset:
     try:
         return read_object(path)
-    except Exception as error:  # pydicom raises what the damaged bytes lead it to
-        raise CohortError(f"{place} cannot be read ({type(error).__name__}); export it again") from None
+    except Exception:  # pydicom raises what the damaged bytes lead it to
+        raise CohortError(f"{place} cannot be read; export it again") from None
 
 
 def _pixels(dataset: Dataset, place: str) -> NDArray[np.float64]:
@@ -167,13 +177,13 @@ def _pixels(dataset: Dataset, place: str) -> NDArray[np.float64]:
         raise CohortError(f"{place} has no pixels: the file is cut short, or not an image; export it again")
     try:
         pixels = np.asarray(dataset.pixel_array, dtype=np.float64)
-    except Exception as error:  # the decoders raise what the damaged bytes lead them to
+    except Exception:  # the decoders raise what the damaged bytes lead them to
         if syntax is not None and syntax.is_transfer_syntax and syntax.is_compressed:
             raise CohortError(
                 f"{place} is compressed ({syntax.name}) and cannot be decoded here; export it uncompressed "
                 "(Explicit VR Little Endian)"
             ) from None
-        raise CohortError(f"{place} is cut short or damaged ({type(error).__name__}); export it again") from None
+        raise CohortError(f"{place} is cut short or damaged; export it again") from None
     if pixels.shape != (dataset.Rows, dataset.Columns):
         raise CohortError(f"{place} has pixels of shape {pixels.shape}; export one slice a file")
     return pixels
@@ -189,10 +199,8 @@ def _read_multiframe(path: Path) -> tuple[Volume, str]:
             apply_voi_transform=False,
             dtype=np.float64,
         )
-    except Exception as error:  # the library raises what the file leads it to, and its text quotes the file
-        raise CohortError(
-            f"its frames are no evenly spaced volume ({type(error).__name__}); export single slices"
-        ) from None
+    except Exception:  # the library raises what the file leads it to, and its text quotes the file
+        raise CohortError("its frames are no evenly spaced volume; export single slices") from None
     if text(dataset, "Modality") == "PT":
         raise CohortError("is an enhanced PET object, whose SUV is not read yet; export single slices")
     return from_highdicom(volume), text(dataset, "FrameOfReferenceUID")

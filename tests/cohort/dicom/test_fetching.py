@@ -62,7 +62,7 @@ def test_outcomes_of_a_table(mirror, tmp_path):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(CohortError, match=r"cannot be fetched .*mirror by --from"):
+    with pytest.raises(CohortError, match=r"no such folder or repository; name a mirror by --from"):
         fetch_sts_public(tmp_path / "out", clinical=None, repository=str(tmp_path / "nowhere"), commit="0" * 40)
     assert list(tmp_path.iterdir()) == []
 

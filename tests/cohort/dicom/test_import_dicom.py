@@ -158,7 +158,7 @@ def test_a_fault_is_named_and_nothing_is_written(export, fault):
     assert "line 2 of the clinical table" in str(caught.value)
     assert "1 of 2 patients have a fault" in str(caught.value)
     assert not (export.parent / "out").exists()
-    assert sorted(path.name for path in export.parent.iterdir()) == ["MAP.toml", "clinical.csv", "export", "salt"]
+    assert sorted(path.name for path in export.parent.iterdir()) == ["MAP.toml", "clinical.csv", "export"]
 
 
 def test_a_faulty_patient_can_be_left_out(export):
@@ -215,7 +215,7 @@ def test_files_of_a_patient_of_whom_nothing_can_be_read(export):
     output = run(export, "--leave-out-faulty", "--keep-ids").output
     cohort = load_cohort(export.parent / "out")
     assert [cohort.has_image(patient) for patient in cohort.patients] == [False, True]
-    assert "7 DICOM files cannot be read" in output
+    assert "DICOM files that cannot be read, left out: 7" in output
 
 
 def strip_preamble(path, *, group_2):
@@ -250,7 +250,7 @@ def test_files_without_preamble_are_read(export, group_2):
 def test_files_that_are_not_dicom_are_counted(export):
     (export / "P1" / "readme.txt").write_text("nothing")
     (export / "P1" / "empty").touch()
-    assert "note   2 files are not DICOM by their content and are not used" in run(export, "--dry-run").output
+    assert "note   files that are not DICOM by their content, not used: 2" in run(export, "--dry-run").output
 
 
 def test_one_series_under_two_names(export):
@@ -399,8 +399,8 @@ def test_patients_without_images_and_images_without_a_row(export):
         "patient_id,os_days,os_event,dm_days,dm_event\nP1,5,1,5,1\nP9,6,1,6,1\n"
     )
     result = run(export, "--keep-ids")
-    assert "1 patients of the export have no row" in result.output
-    assert "1 patients of the clinical table have no images" in result.output
+    assert "patients of the export without a row in the clinical table, left out: 1" in result.output
+    assert "patients of the clinical table who are not in the export: 1" in result.output
     assert load_cohort(export.parent / "out").patients == ("P1", "P9")
 
 
@@ -414,18 +414,39 @@ def test_burned_in_annotation_and_lossy_compression_are_reported(export):
     assert acquisition.loc["P1", "BurnedInAnnotation"] == "YES"
 
 
-def test_clinical_fault_is_named_by_line(export):
-    (export.parent / "clinical.csv").write_text("patient_id,age,os_days,os_event,dm_days,dm_event\nP1,old,5,1,5,1\n")
-    with pytest.raises(CohortError, match=r"line-2, column age: 'old' is not a number") as caught:
+def test_clinical_faults_are_named_by_line_and_column_without_what_the_cells_hold(export):
+    table = export.parent / "clinical.csv"
+    table.rename(export.parent / "c2.csv")
+    (export.parent / "c2.csv").write_text(
+        "patient_id,age,sex,os_days,os_event,dm_days,dm_event\n"
+        "P1,Johanna,Mueller,Lindenweg,4711,,1\nP2,230,F,-77,1,5,1\n"
+    )
+    with pytest.raises(CohortError, match="faults in the clinical table: 7") as caught:
+        run(export, "--clinical", str(export.parent / "c2.csv"))
+    message = str(caught.value).removeprefix(str(export.parent))
+    assert message.startswith("/c2.csv")
+    assert "line 2, column age: is no number from 0 to 120 (years)" in message
+    assert "line 2, column dm_days: is empty although its event is given" in message
+    assert "line 3, column os_days: is no number of days" in message
+    for word in ("Johanna", "Mueller", "Lindenweg", "4711", "230", "77", "P1", "line-", "clinical.csv", "cohort.toml"):
+        assert word not in message
+
+
+def test_a_missing_endpoint_names_the_map(export):
+    table = export.parent / "clinical.csv"
+    table.write_text("patient_id,dm_days,dm_event\nP1,5,1\n")
+    with pytest.raises(CohortError, match=r"column os_days: is missing; add it, or change endpoints in .*MAP.toml"):
         run(export)
-    assert "P1" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("[masks]", "[mask]", "mask: Extra inputs"),
-        ('modality = "MR"', "", "channels.0.modality"),
+        ("[masks]", "[mask]", "mask: unknown key; choose from name, site"),
+        ('modality = "MR"', "", r"not valid\n  channel t1: modality: is missing; add it$"),
+        ('modality = "MR"', 'modality = "MRI"', "channel t1: modality: 'MRI' is no choice; choose from 'MR', 'PT'"),
+        ('description = "t1"', 'descripton = "t1"', "channel t1: descripton: unknown key; choose from name, modality"),
+        ('site = "north"', 'site = "no rth"', "site: 'no rth' is no name; use letters"),
         ('description = "t1"', 'description = "t1("', "no regular expression"),
         ('description = "t1"', 'tags = { EchoTim = "1" }', "no DICOM keyword"),
         ('roi = "gtv"', 'channel = "t2"', "is not a channel; choose from t1"),
@@ -506,3 +527,95 @@ def test_table_with_a_column_twice(export):
     path.write_text(path.read_text().replace("dm_event", "dm_days"))
     with pytest.raises(CohortError, match="has a column twice"):
         run(export)
+
+
+NOTHING = {
+    "description": (lambda export: edit_map(export, '"t1"\n\n[masks', '"t7"\n\n[masks'), "2 MR there"),
+    "modality": (lambda export: edit_map(export, '"MR"', '"PT"'), "channels.t1: its modality PT matches 0"),
+    "pattern": (
+        lambda export: edit_map(export, "[[channels]]", '[patient]\npattern = "^X(.+)"\n\n[[channels]]'),
+        "patient.pattern finds a number in PatientID of 0 of 4 series",
+    ),
+    "table": (
+        lambda export: [rewrite(path, PatientID="other") for path in export.rglob("*.dcm")],
+        "no patient_id of the clinical table is a patient of the export",
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", NOTHING)
+def test_an_import_that_takes_nothing_names_the_rule(export, rule):
+    spoil, message = NOTHING[rule]
+    spoil(export)
+    with pytest.raises(CohortError, match=message):
+        run(export)
+    assert not (export.parent / "out").exists()
+    result = run(export, "--dry-run")
+    assert result.exit_code == 1
+    assert "fault  no " in result.output
+    run(export, "--leave-out-faulty")
+    assert len(load_cohort(export.parent / "out").patients) == 2
+
+
+def test_dry_run_finds_a_missing_slice_and_says_what_it_does_not_read(export):
+    sorted(series_folder(export).iterdir())[2].unlink()
+    result = run(export, "--dry-run")
+    assert result.exit_code == 1
+    assert "channel t1: lacks 1 slice" in result.output
+    assert "Pixels, contours" in result.output
+
+
+def test_dry_run_says_which_part_of_a_rule_failed(export):
+    write_series(export / "P1" / "loc", textured(Grid()), Grid(), tags={"SeriesDescription": "localiser"})
+    output = " ".join(run(export, "--dry-run").output.split())
+    assert "no rule matches: not t1 by its description" in output
+    assert "matches by modality and description" in output
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "message"),
+    [
+        ("out", ["--salt", "out/s.salt"], "the salt must lie outside"),
+        ("export/out", [], "must lie outside the export"),
+        ("MAP.toml", [], "is a file; name a new folder"),
+    ],
+)
+def test_places_that_cannot_be(export, out, options, message, monkeypatch):
+    monkeypatch.chdir(export.parent)
+    before = sorted(export.parent.rglob("*"))
+    with pytest.raises(CohortError, match=message):
+        run(export, *options, out=out)
+    assert sorted(export.parent.rglob("*")) == before
+
+
+def test_out_that_is_there_is_refused_before_the_export_is_read(export):
+    (export.parent / "out").mkdir()
+    (export.parent / "out" / "mine").touch()
+    shutil.rmtree(export)
+    with pytest.raises(CohortError, match="already there and not empty"):
+        run(export)
+
+
+def test_a_file_as_source(export):
+    with pytest.raises(CohortError, match="is a file; name the folder"):
+        run(export.parent / "MAP.toml")
+
+
+def test_a_copied_outline_is_told_from_a_second_set(export):
+    path = export / "P1" / "assessors" / "roi.dcm"
+    shutil.copy(path, path.with_name("copy.dcm"))
+    with pytest.raises(CohortError, match=r"RTSTRUCT 'contours'\) is there 2 times, the same in every byte"):
+        run(export)
+    rewrite(path, StudyDate="20200101")
+    with pytest.raises(CohortError, match="holds 2 different sets of outlines"):
+        run(export)
+
+
+def test_the_file_of_a_damaged_slice_is_named_to_who_asks(export):
+    break_slice(export)
+    path = sorted(series_folder(export).iterdir())[3].relative_to(export)
+    for options, named in ((("--leave-out-faulty",), False), (("--leave-out-faulty", "--show-sources"), True)):
+        output = run(export, *options, out=f"out{named}").output
+        assert (f"file   {path}: channel t1: slice" in output) == named
+        assert str(path) not in output or named
+        assert "ValueError" not in output

@@ -238,3 +238,40 @@ def test_no_part_of_a_name_is_left_as_a_word(family, given_name, around):
     text = " ".join([*around, family, *around, given_name])
     left = re.split(r"[\W_]+", cleaned(text, identifiers_of("x", [header])).lower())
     assert not {part.lower() for part in (family, given_name) if len(part) > 1} & set(left)
+
+
+def test_identifiers_of_every_patient_are_blanked_in_every_description(export):
+    """One of the table, one of the headers, and a stranger's whom the table does not know."""
+    for path in (export / "P2").rglob("*.dcm"):
+        rewrite(path, PatientID="H4712-0816", PatientName="Schmidt^Art")
+    stranger = write_series(export / "stranger", textured(Grid()), Grid(), patient="X998877")
+    rewrite(stranger.paths[0], PatientName="Kowalski^Eva")
+    table = export.parent / "clinical.csv"
+    table.write_text(table.read_text().replace("P2,", "H4712-0816,") + "T5511,70,1,1,1,1\n")
+    for path in series_folder(export).iterdir():
+        rewrite(path, SeriesDescription="T1 arterial Schmidt Art H4712-0816 X998877 T5511")
+    write_series(export / "P1" / "more", textured(Grid()), Grid(), tags={"SeriesDescription": "T1 post schmidt"})
+    output = run(export, "--dry-run").output
+    assert "T1 arterial *** *** *** *** ***" in output
+    assert "T1 post ***', 6 slices" in output
+    assert "schmidt" not in output.lower()
+
+
+odd = st.sampled_from("ai\u0131\u0130Is\u017fk\u212a\u00df")  # letters whose cases are more than two
+
+
+@given(st.text(odd, max_size=6), st.text(odd, min_size=3, max_size=4))
+def test_the_short_cut_of_blanking_misses_nothing(around, secret):
+    value = around + secret.swapcase() + around + secret + around
+    assert cleaned(value, {secret}) == re.sub(re.escape(secret), "***", value, flags=re.IGNORECASE)
+
+
+def test_acquisition_is_in_the_order_of_the_keys(export):
+    """Not in that of the hospital's table, which would tell who is who."""
+    table = export.parent / "clinical.csv"
+    header, first, second = table.read_text().splitlines()
+    for out, lines in (("one", (header, first, second)), ("two", (header, second, first))):
+        table.write_text("\n".join(lines))
+        run(export, "--salt", str(export.parent / "salt"), out=out)
+    one, two = ((export.parent / out / "acquisition.csv").read_text() for out in ("one", "two"))
+    assert one == two
