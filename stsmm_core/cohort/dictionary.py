@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 SCHEMA_VERSION = 1
 ENDPOINTS = {"os": "overall survival", "dm": "distant metastasis"}
+EVENTS = {"os": "death", "dm": "distant metastasis"}
+"""What an event of each endpoint is."""
 PATIENT_ID = "patient_id"
 
 

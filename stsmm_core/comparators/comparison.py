@@ -52,7 +52,7 @@ def compare_run(
         "second_reader": None if reader is None else describe_inputs("comparison", [reader])["cohorts"]
     }
     announce_inputs(console, experiment, cohorts)
-    cache = cache or out / "cache"
+    cache = cache or out / PRIVATE_FOLDER / "cache"
     with open_run(out, experiment, inputs):
         centres = load_centres(console, experiment, cohorts, out / NETWORKS_FOLDER, cache=cache)
         study = pool_study(centres)

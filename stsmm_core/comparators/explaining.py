@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stsmm_core.cohort.cohort import Cohort
-from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
+from stsmm_core.cohort.dictionary import EVENTS, VARIABLES
 from stsmm_core.comparators.out_of_fold import Outcome
 from stsmm_core.comparators.study import Study
 from stsmm_core.explain.cases import Case, describe_case, pick_cases
@@ -17,6 +17,7 @@ from stsmm_core.explain.explanations import Explanations, explain_network, write
 from stsmm_core.explain.patient_space import to_patient_space
 from stsmm_core.model.mmnn import build_network, set_weights
 from stsmm_core.run_folder import PRIVATE_FOLDER
+from stsmm_core.seeds import generator
 from stsmm_core.survival.predictions import Predictions
 from stsmm_core.training.fitted import DAYS_PER_YEAR
 from stsmm_core.training.train import TrainedModel
@@ -48,18 +49,20 @@ def explain_model(
         experiment, channels=len(study.channels), clinical_inputs=model.progress.encoding.width, fold=0
     )
     set_weights(network, model.progress.selected)
-    with_image = fold.test[study.data.has_image[fold.test]]
-    without = np.setdiff1d(fold.test, with_image)
+    rng = generator(experiment.seed, "explained patients")
+    chosen = np.sort(rng.permutation(fold.test)[:MOST_PATIENTS])
     explained = explain_network(
         network,
         experiment,
         study.data,
         model.progress.encoding,
-        rows=np.sort(np.concatenate([with_image[:MOST_PATIENTS], without])),
+        rows=chosen,
         training_rows=fold.train,
     )
     files = [(cohort, patient) for cohort in cohorts for patient in cohort.patients]
+    which = "the model" if len(study.folds) == 1 else f"the model of the first of {len(study.folds)} folds"
     return {
+        "scope": f"Explanations are of {which} on {len(chosen)} of its {len(fold.test)} test patients, drawn by the seed.",
         "sanity": {name: [asdict(each) for each in endpoint.sanity] for name, endpoint in explained.endpoints.items()},
         "clinical": {
             name: {VARIABLES[key].label: size for key, size in endpoint.clinical.mean_absolute().items()}
@@ -106,7 +109,7 @@ def _write_cases(
             mask=cohort.mask_path(name),
             config=study.experiment.imaging,
         )
-        title = describe_case(case, endpoint=ENDPOINTS[endpoint], horizon_years=years)
+        title = describe_case(case, event=EVENTS[endpoint], horizon_years=years)
         risk = _risk_words(case, tested.absolute_risk, tested.times, years)
         path = write_case(
             out / PRIVATE_FOLDER / MAPS_FOLDER, placed, name=f"{endpoint}_case_{case.number}", title=title, risk=risk

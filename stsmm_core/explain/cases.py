@@ -59,8 +59,8 @@ def pick_cases(
     return [Case(number, *each) for number, each in enumerate(picked, start=1)]
 
 
-def describe_case(case: Case, *, endpoint: str, horizon_years: float) -> str:
-    """A line for the figure, without an identifier."""
-    outcome = f"{endpoint} by" if case.event else f"no {endpoint} by"
+def describe_case(case: Case, *, event: str, horizon_years: float) -> str:
+    """A line for the figure, without an identifier; `event` is what happens at the endpoint, like "death"."""
+    outcome = f"{event} by" if case.event else f"no {event} by"
     verdict = "right" if case.right else "wrong"
     return f"case {case.number}: {case.risk} risk, {outcome} {horizon_years:g} years ({verdict})"

@@ -1,6 +1,6 @@
 """All explanations of one trained network, and the files of the cases to show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,8 +136,3 @@ def energy_share(heat: NDArray[np.float32], region: NDArray[np.bool_]) -> float 
     """The share of a map that falls in a region; None for an empty map. The region's share of the volume is chance."""
     total = float(heat.sum())
     return float(heat[region].sum()) / total if total > 0 else None
-
-
-def sanity_table(explanations: Explanations) -> dict[str, Sequence[dict[str, object]]]:
-    """The sanity check as plain values, an endpoint each."""
-    return {name: [vars(each) for each in explained.sanity] for name, explained in explanations.endpoints.items()}

@@ -53,6 +53,13 @@ def predict_patients(data: SiteData, model: RunModel) -> Iterator[PatientPredict
 def _predict_one(data: SiteData, row: int, model: RunModel) -> PatientPrediction:
     endpoints = model.experiment.data.endpoints
     times = np.array(model.folds[0].fitted.times)
+    if not _is_known(data, row, model):
+        nothing = np.full((len(endpoints), len(times)), np.nan)
+        watched = np.zeros(len(endpoints))
+        remarks = ("no variable and no image is known: no prediction",)
+        return PatientPrediction(
+            data.site, data.patients[row], times, nothing, nothing, nothing, watched, np.nan, remarks
+        )
     points, draws, percentiles = [], [], []
     for number, fold in enumerate(model.folds):
         batch = modality_batch(data, row, fold, model.experiment)
@@ -78,6 +85,15 @@ def _predict_one(data: SiteData, row: int, model: RunModel) -> PatientPrediction
         percentile,
         tuple(_remarks(data, row, model, percentile)),
     )
+
+
+def _is_known(data: SiteData, row: int, model: RunModel) -> bool:
+    """Whether the patient has any of the network's modalities: without one there is nothing to predict from."""
+    known = {
+        "image": bool(data.has_image[row]),
+        "clinical": bool(data.has_clinical(model.experiment.data.variables)[row]),
+    }
+    return any(known[name] for name in model.experiment.data.modalities)
 
 
 def _curves(fold: FoldModel, endpoints: Sequence[str], risks: NDArray[np.float64]) -> NDArray[np.float64]:

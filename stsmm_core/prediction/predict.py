@@ -12,13 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from stsmm_core.cohort.cohort import Cohort
-from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.errors import CohortError
 from stsmm_core.files import write_text_atomically
 from stsmm_core.prediction.model import RunModel, load_model
 from stsmm_core.prediction.page import write_page
 from stsmm_core.prediction.patients import PatientPrediction, curve_table, predict_patients, risk_table
-from stsmm_core.run_folder import INPUTS_FILE, cohort_fingerprint, describe_inputs, open_run
+from stsmm_core.run_folder import INPUTS_FILE, describe_inputs, open_run
 from stsmm_core.training.inputs import describe_cohorts, open_cohorts
 from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.site_data import load_site_data
@@ -64,10 +63,10 @@ def predict_run(
 
 
 def trained_on(run: Path, cohorts: Sequence[Cohort]) -> bool:
-    """Whether one of the cohorts is one that the run was made from."""
+    """Whether one of the cohorts comes from a site that the run was made from: its patients may have trained it."""
     inputs: dict[str, Any] = json.loads((run / INPUTS_FILE).read_text(encoding="utf-8"))
-    used = {each["fingerprint"] for each in inputs["cohorts"]}
-    return any(cohort_fingerprint(load_cohort(each.root)) in used for each in cohorts)
+    used = {each["site"] for each in inputs["cohorts"]}
+    return any(cohort.manifest.site in used for cohort in cohorts)
 
 
 def _chosen(cohort: Cohort, patient: str | None) -> Cohort:
@@ -106,10 +105,20 @@ def _print(
             "-" if np.isnan(risk) else f"{100 * risk:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
             for risk, low, high in zip(rows["risk"], rows["low"], rows["high"], strict=True)
         ]
-        table.add_row(*(Text(cell) for cell in (one.site, one.patient, *cells, f"{one.percentile:.0f} %")))
+        table.add_row(
+            *(
+                Text(cell)
+                for cell in (
+                    one.site,
+                    one.patient,
+                    *cells,
+                    "-" if np.isnan(one.percentile) else f"{one.percentile:.0f} %",
+                )
+            )
+        )
     console.print(table)
     if known:
         console.print(
-            "[bold]Some of these cohorts trained the run: its risks for them are too sure. "
+            "[bold]The run was made from patients of the same site: for those who trained it its risks are too sure. "
             "Honest figures are in the run's report.[/bold]"
         )

@@ -77,7 +77,8 @@ def curves(predictions: Predictions, *, horizons_years: Sequence[float]) -> dict
         roc = smoothed_roc(predictions, horizon=horizon)
         decision = decision_curve(predictions, horizon=horizon)
         drawn[label(years)] = {
-            "roc": {"fpr": roc.fpr.tolist(), "tpr": roc.tpr.tolist(), "auc": roc.auc},
+            # No stratum may hold both a case and a control, and then there is no curve.
+            "roc": None if roc.auc is None else {"fpr": roc.fpr.tolist(), "tpr": roc.tpr.tolist(), "auc": roc.auc},
             "calibration": _calibration_curves(predictions, horizon),
             "decision": {
                 "threshold": decision.threshold.tolist(),

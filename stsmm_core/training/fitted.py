@@ -57,7 +57,7 @@ class FittedNetwork:
         reference: mean output of the fusion head over the training patients, one an endpoint.
         times: days, the grid of the baseline.
         baselines: cumulative baseline hazard at `times` of each endpoint, for a risk of 0 (Breslow).
-        last_time: largest time that a development patient was watched, an endpoint; the curves say nothing beyond.
+        last_time: time of the grid up to which development patients were watched, an endpoint; the curves end there.
     """
 
     channels: tuple[str, ...]
@@ -108,7 +108,7 @@ def describe_fit(
         time, event = outcomes.time[known, column], outcomes.event[known, column]
         baseline = breslow(risks[known, column], time=time, event=event)
         baselines[endpoint] = tuple(np.exp(baseline.log_cumulative_at(times)).tolist())
-        last_time[endpoint] = float(time.max()) if len(time) else 0.0
+        last_time[endpoint] = float(times[times <= time.max(initial=0.0)].max())
     return FittedNetwork(
         tuple(channels),
         tuple(trainer.mean_training_output(weights)[0].tolist()),

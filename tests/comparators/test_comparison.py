@@ -109,12 +109,15 @@ def test_differences_are_those_of_the_figures(comparison):
 @pytest.mark.slow
 def test_what_may_be_passed_on_names_no_patient(compared):
     run_folder = compared / "run"
-    shown = [run_folder / name for name in ("comparison.json", "report.html", "model_card.md", "inputs.json")]
-    shown += [*(run_folder / "tables").iterdir(), *(run_folder / "networks").glob("*/report.html")]
-    text = "".join(path.read_text(encoding="utf-8") for path in shown) + (compared / "output.txt").read_text()
-    for patient in ("site1_0001", "site2_0003", str(compared)):
-        assert patient in (run_folder / "private" / "predictions.csv").read_text() or patient == str(compared)
-        assert patient not in text.replace(str(run_folder), "")
+    shown = [path for path in run_folder.rglob("*") if path.is_file() and "private" not in path.parts]
+    assert len(shown) > 20
+    content = b"".join(str(path.relative_to(run_folder)).encode() + path.read_bytes() for path in shown)
+    content += (compared / "output.txt").read_bytes()
+    cohorts = open_cohorts([compared / "cohorts"])
+    for patient in (patient for cohort in cohorts for patient in cohort.patients):
+        assert patient in (run_folder / "private" / "predictions.csv").read_text()
+        assert patient.encode() not in content
+    assert str(compared / "cohorts").encode() not in content
     assert list((run_folder / "private" / "maps").glob("*.png"))
 
 

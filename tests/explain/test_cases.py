@@ -45,4 +45,4 @@ def test_an_event_after_the_horizon_is_none_by_it():
 
 def test_the_line_for_the_figure():
     case = pick([1.0, -1.0], [6 * YEAR, YEAR], [1, 1])[1]
-    assert describe_case(case, endpoint="death", horizon_years=5) == "case 2: low risk, death by 5 years (wrong)"
+    assert describe_case(case, event="death", horizon_years=5) == "case 2: low risk, death by 5 years (wrong)"

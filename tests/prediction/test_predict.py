@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stsmm_core.cli import build_app
+from stsmm_core.cohort.dictionary import PAPER_VARIABLES
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
 from stsmm_core.errors import CohortError, RunError
 from stsmm_core.prediction.model import dropout_risks, load_model, modality_batch, risk_and_features
@@ -135,6 +136,23 @@ def test_one_patient_and_what_it_is_unlike(trained, tmp_path):
     assert "too sure" not in output
     with pytest.raises(CohortError, match="no cohort has a patient 'nobody'"):
         run("predict", trained / "run", "--cohort", changed, "--out", tmp_path / "no", "--patient", "nobody")
+
+
+@pytest.mark.slow
+def test_nothing_is_predicted_of_a_patient_of_whom_nothing_is_known(trained, tmp_path):
+    changed = tmp_path / "changed"
+    shutil.copytree(trained / "cohorts" / "site_2", changed)
+    table = pd.read_csv(changed / "clinical.csv", dtype=str, keep_default_na=False)
+    patient = table.loc[0, "patient_id"]
+    table.loc[0, [name for name in table.columns if name in PAPER_VARIABLES]] = ""
+    table.to_csv(changed / "clinical.csv", index=False)
+    shutil.rmtree(changed / "images" / patient, ignore_errors=True)
+    out = tmp_path / "out"
+    run("predict", trained / "run", "--cohort", changed, "--out", out, "--patient", patient)
+    told = pd.read_csv(out / "predictions.csv")
+    assert told["risk"].isna().all()
+    assert told["remarks"].eq("no variable and no image is known: no prediction").all()
+    assert pd.read_csv(out / "curves.csv")["survival"].dropna().empty
 
 
 @pytest.mark.slow

@@ -232,8 +232,12 @@ class Similarity(Record):
 
 
 class Explanations(Record):
-    """What the model looked at: sanity checks by endpoint, attributions by endpoint and column, heat maps."""
+    """What the model looked at: sanity checks by endpoint, attributions by endpoint and column, heat maps.
 
+    `scope` says of which model and patients.
+    """
+
+    scope: str = ""
     sanity: dict[str, tuple[Similarity, ...]] = Field(default_factory=dict)
     clinical: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = Field(default_factory=dict)
     figures: tuple[PictureRecord, ...] = ()
