@@ -62,7 +62,7 @@ def explain_model(
     files = [(cohort, patient) for cohort in cohorts for patient in cohort.patients]
     which = "the model" if len(study.folds) == 1 else f"the model of the first of {len(study.folds)} folds"
     return {
-        "scope": f"Explanations are of {which} on {len(chosen)} of its {len(fold.test)} test patients, drawn by the seed.",
+        "scope": f"Explanations: {which}, {len(chosen)} of its {len(fold.test)} test patients, drawn by the seed.",
         "sanity": {name: [asdict(each) for each in endpoint.sanity] for name, endpoint in explained.endpoints.items()},
         "clinical": {
             name: {VARIABLES[key].label: size for key, size in endpoint.clinical.mean_absolute().items()}

@@ -8,6 +8,8 @@ import numpy as np
 from history_file import VERSIONS, write_history
 from matplotlib.image import imsave
 
+from stsmm_core.run_folder import BLENDED, NETWORKS_FOLDER
+
 CONFIG = """
 seed = 11
 
@@ -302,7 +304,7 @@ def comparison(scheme: str = "split") -> dict[str, Any]:
 def write_comparison(run: Path, record: dict[str, Any], *, scheme: str = "split") -> Path:
     """A run folder with the record and all that belongs to it."""
     folds = 1 if scheme == "split" else 5
-    network = run / "networks" / "mmnn_blending"
+    network = run / NETWORKS_FOLDER / BLENDED
     network.mkdir(parents=True)
     (run / "config.toml").write_text(CONFIG.format(scheme=scheme), encoding="utf-8")
     (run / "versions.json").write_text(json.dumps(VERSIONS), encoding="utf-8")

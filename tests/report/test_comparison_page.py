@@ -374,7 +374,7 @@ def test_wrong_record_is_explained(tmp_path: Path, fault: Callable[[dict[str, An
 
 @pytest.mark.parametrize(
     "name",
-    ["config.toml", "versions.json", "comparison.json", "networks/mmnn_blending/history.csv"],
+    ["config.toml", "versions.json", "comparison.json", "private/networks/mmnn_blending/history.csv"],
 )
 def test_missing_file_is_named(tmp_path: Path, name: str) -> None:
     folder = write_comparison(tmp_path / "run", comparison())
