@@ -1,1 +1,1 @@
-"""The classical models that the network is compared with. They alone import scikit-survival, which is GPL."""
+"""The paper's experiment: the network beside its comparators on the same patients."""
