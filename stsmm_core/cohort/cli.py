@@ -41,18 +41,28 @@ def check(
 ) -> None:
     """Say everything that is wrong with cohort folders; exit code 1 when there is a fault."""
     from stsmm_core.cohort.check import check_cohort
-    from stsmm_core.cohort.reading import cohort_folders
+    from stsmm_core.cohort.reading import cohort_folders, refuse_inside_cohorts
 
     if (pages or config) and not images:
         raise CohortError("--pages and --config are for --images; add it, or leave them out")
+    refuse_inside_cohorts(pages, folders, option="--pages")
     faulty = False
     for root in cohort_folders(folders):
         findings = check_cohort(root)
-        if images and not any(finding.severity == "fault" for finding in findings):
-            from stsmm_core.report.image_check import check_images_command
+        if not images:
+            faulty |= _print_findings(root, findings)
+        elif any(finding.severity == "fault" for finding in findings):
+            faulty |= _print_findings(root, findings)
+            typer.echo("Images not looked at yet.")
+        else:
+            from rich.console import Console
 
-            findings += check_images_command(root, config, pages and pages / root.name)
-        faulty |= _print_findings(root, findings)
+            from stsmm_core.report.image_check import check_images_command, print_image_check
+
+            folder = pages and pages / root.name
+            looked = check_images_command(root, config, folder)
+            faulty |= _print_findings(root, findings + looked.findings)
+            print_image_check(Console(), looked, folder)
     if faulty:
         raise typer.Exit(1)
 

@@ -20,8 +20,6 @@ MOST_VOLUME_CHANGE = 0.15
 """Relative difference of two volumes of one tumour, above which one of them is wrong."""
 SPACING_FACTOR = 2.0
 """A spacing this many times larger or smaller than the cohort's median is an outlier."""
-LEAST_LARGEST_PART = 0.99
-"""Share of the tumour in its largest part, below which it is in several pieces."""
 LARGEST_SHIFT_MM, LARGEST_TURN_DEGREES = 30.0, 20.0
 """A patient does not move further between two series; a registration that says so has lost its way."""
 
@@ -131,10 +129,10 @@ def flags(
     said: list[Flag] = []
     if quality.at_border:
         said.append(Flag("border", "mask: touches the border of the image: the tumour may be cut off"))
-    if quality.largest_part < LEAST_LARGEST_PART:
-        said.append(
-            Flag("parts", f"mask: is in {quality.parts} parts, the largest {quality.largest_part:.0%}: stray voxels?")
-        )
+    if quality.parts > 1:  # even one stray voxel stretches the tumour grid
+        outside = quality.volume_cm3 * (1 - quality.largest_part)
+        message = f"mask: is in {quality.parts} parts, {outside:.2g} cm³ beyond the largest one: stray voxels?"
+        said.append(Flag("parts", message))
     for other, source in ((sheet_cm3, "the clinical table says"), (contour_cm3, "its contours enclose")):
         if volumes_differ(quality.volume_cm3, other):
             said.append(Flag("volume", f"mask: {quality.volume_cm3:.1f} cm³, but {source} {other:.1f} cm³"))

@@ -146,7 +146,7 @@ def test_channels_that_the_settings_do_not_name(cohorts):
     experiment = read_experiment(config)
     loaded = [load_cohort(cohorts / site) for site in ("site_1", "site_2")]
     assert [note.split(",")[0] for note in notes_on_channels(loaded, experiment)] == ["channel t2 looks like MRI"]
-    found = check_images(loaded[0].subset([]), experiment.imaging, pages=None, advance=lambda: None)
+    found = check_images(loaded[0].subset([]), experiment.imaging, pages=None, advance=lambda: None).findings
     assert [str(finding) for finding in found] == [f"cohort.toml: {notes_on_channels(loaded, experiment)[0]}"]
     config.write_text(
         CONFIG.replace('steps = ["', 'steps = ["registration", "') + "[imaging.registration]\nchannels = ['T2']\n"
