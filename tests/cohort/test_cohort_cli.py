@@ -1,6 +1,7 @@
 """The cohort commands as a person at a hospital runs them, and the numbers in the description."""
 
 import math
+import re
 
 import lifelines
 import numpy as np
@@ -176,6 +177,51 @@ def test_image_check_prints_flags_and_makes_pages(tmp_path):
     assert "data:image/png;base64," in page
     overview = (tmp_path / "pages" / root.name / "image_check.html").read_text()
     assert "but the clinical table says" in overview
+    assert "but the clinical table says" in page
+    assert "Tumour: " in page
+    looked = f"Images of {len(patients)} of 6 patients looked at, "
+    assert looked in result.output
+    assert f"Pages: {tmp_path / 'pages' / root.name / 'image_check.html'}" in result.output
+    (flagged,) = re.findall(r"looked at, (\d+) with something", result.output)
+    assert f"{flagged} with something to look at" in overview
+
+
+def test_the_border_is_something_to_look_at(make_cohort, mask, tmp_path):
+    """On the terminal, in the list of pages and on the page alike."""
+    folder = make_cohort(3)
+    mask[:, :, 0] = 1
+    folder.write_image("P01", "t1_mask", mask)
+    config = tmp_path / "config.toml"
+    config.write_text('[imaging]\nshape = [32, 32, 32]\nsteps = ["resampling", "zscore", "masking"]\n')
+    result = run("check", folder.root, "--images", "--config", config, "--pages", tmp_path / "pages")
+    pages = tmp_path / "pages" / folder.root.name
+    flagged = re.search(r"(\d) with something to look at", result.output).group()
+    assert flagged in (pages / "image_check.html").read_text()
+    assert "touches the border" in (pages / "image_check.html").read_text()
+    assert "touches the border" in (pages / "P01.html").read_text()
+    assert re.search(r"touches the border of the image, n \(%\) *│ [1-3] ", result.output)
+
+
+def test_registration_is_shown_flagged_or_not(tmp_path):
+    (root,) = write_synthetic_cohorts(tmp_path / "one", sites=1, patients=3, seed=0)
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[imaging]\nshape = [32, 32, 32]\nsteps = ["registration", "resampling", "zscore", "masking"]\n'
+        '[imaging.registration]\nchannels = ["t2"]\n'
+    )
+    result = run("check", root, "--images", "--config", config, "--pages", tmp_path / "pages")
+    assert re.search(r"│ t2 +│ [1-3] +│ \d\.\d{3} / \d\.\d{3} ", result.output)
+    cohort = load_cohort(root)
+    patient = next(name for name in cohort.patients if cohort.has_image(name))
+    assert "before / after registration" in (tmp_path / "pages" / root.name / f"{patient}.html").read_text()
+
+
+def test_pages_inside_a_cohort_are_refused(make_cohort):
+    root = make_cohort(3).root
+    result = run("check", root, "--images", "--pages", root / "pages")
+    assert "--pages" in str(result.exception)
+    assert "lies inside the cohort folder" in str(result.exception)
+    assert not (root / "pages").exists()
 
 
 def test_pages_need_images(tmp_path):

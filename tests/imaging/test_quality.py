@@ -56,6 +56,13 @@ def test_several_parts(write, phantoms):
     assert any("is in 2 parts" in message for message in say(quality))
 
 
+def test_a_stray_voxel_is_a_part(write, phantoms):
+    parts = (phantoms.box((16, 14, 24)), phantoms.box((2.1, 2.1, 6), centre=(14, 14, 0)))
+    quality, _ = write(mask=lambda points: sum(part(points) for part in parts))
+    assert quality.largest_part > 0.99
+    assert [flag.kind for flag in found(quality)] == ["parts"]
+
+
 def test_volume_against_the_sheet(write):
     quality, _ = write()
     assert any("but the clinical table says" in message for message in say(quality, sheet=quality.volume_cm3 * 2))
