@@ -22,7 +22,6 @@ from stsmm_core.config import Imaging, read_experiment
 from stsmm_core.errors import CohortError
 from stsmm_core.files import write_text_atomically
 from stsmm_core.imaging.channels import channel_notes
-from stsmm_core.imaging.flag_kinds import FLAG_KINDS
 from stsmm_core.imaging.preprocess import PatientImages, read_images, run_steps
 from stsmm_core.imaging.quality import Flag, PatientQuality, count_flags, measure, tumour_on
 from stsmm_core.imaging.registration import Motion
@@ -76,8 +75,8 @@ def print_image_check(console: Console, check: ImageCheck, pages: Path | None) -
     if measured:
         table = Table("", "patients")
         counts = count_flags(list(check.flags.values()))
-        for kind in FLAG_KINDS:
-            table.add_row(FLAG_WORDS[kind], share(counts[kind], measured))
+        for kind, words in FLAG_WORDS.items():
+            table.add_row(words, share(counts[kind], measured))
         console.print(table)
     by_channel: dict[str, list[Motion]] = {}
     for motions in check.motions.values():
@@ -162,11 +161,14 @@ def _show_planes(row: NDArray[np.object_], volume: Volume, tumour: NDArray[np.bo
     for axes, (across, down, right) in zip(row, ((2, 1, 0), (1, 2, 0), (0, 2, 1)), strict=True):
         axis = 2 - across
         index = centre[axis] if centre else volume.array.shape[axis] // 2
-        plane, outline = volume.array.take(index, axis), np.asarray(tumour.take(index, axis))
+        plane, outline = (
+            np.take(volume.array, [index], axis).squeeze(axis),
+            np.take(tumour, [index], axis).squeeze(axis),
+        )
         axes.imshow(
             plane, cmap="gray", vmin=low, vmax=high, aspect=spacing[down] / spacing[right], interpolation="nearest"
         )
-        _draw_outline(axes, np.asarray(tumour.any(axis)), color="#58b4e8", style="dotted")
+        _draw_outline(axes, tumour.max(axis), color="#58b4e8", style="dotted")
         _draw_outline(axes, outline, color="#e8a200", style="solid")
         _orient(axes, down=_towards(directions[:, down]), right=_towards(directions[:, right]))
         axes.set_title(PLANES[int(np.abs(directions[:, across]).argmax())], fontsize=7)
@@ -198,7 +200,7 @@ def _orient(axes: Axes, *, down: str, right: str) -> None:
         (0.96, 0.5, right),
         (0.04, 0.5, OPPOSITE[right]),
     ):
-        axes.text(x, y, side, transform=axes.transAxes, ha="center", va="center", fontsize=6, color="#f0e442")
+        axes.text(x, y, side, transform=axes.transAxes, ha="center", va="center", fontsize=7, color="#d55e00")
     axes.set_xticks([])
     axes.set_yticks([])
 

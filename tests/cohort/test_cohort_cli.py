@@ -186,16 +186,15 @@ def test_image_check_prints_flags_and_makes_pages(tmp_path):
     assert f"{flagged} with something to look at" in overview
 
 
-def test_the_border_is_something_to_look_at(make_cohort, mask, tmp_path_factory):
+def test_the_border_is_something_to_look_at(make_cohort, mask, tmp_path):
     """On the terminal, in the list of pages and on the page alike."""
     folder = make_cohort(3)
     mask[:, :, 0] = 1
     folder.write_image("P01", "t1_mask", mask)
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    config = elsewhere / "config.toml"
-    config.write_text('model.image_encoder = "small_densenet"\n[imaging]\nshape = [16, 16, 16]\nsteps = ["resampling", "zscore", "masking"]\n')
-    result = run("check", folder.root, "--images", "--config", config, "--pages", elsewhere / "pages")
-    pages = elsewhere / "pages" / folder.root.name
+    config = tmp_path / "config.toml"
+    config.write_text('[imaging]\nshape = [32, 32, 32]\nsteps = ["resampling", "zscore", "masking"]\n')
+    result = run("check", folder.root, "--images", "--config", config, "--pages", tmp_path / "pages")
+    pages = tmp_path / "pages" / folder.root.name
     flagged = re.search(r"(\d) with something to look at", result.output).group()
     assert flagged in (pages / "image_check.html").read_text()
     assert "touches the border" in (pages / "image_check.html").read_text()
@@ -207,7 +206,7 @@ def test_registration_is_shown_flagged_or_not(tmp_path):
     (root,) = write_synthetic_cohorts(tmp_path / "one", sites=1, patients=3, seed=0)
     config = tmp_path / "config.toml"
     config.write_text(
-        'model.image_encoder = "small_densenet"\n[imaging]\nshape = [16, 16, 16]\nsteps = ["registration", "resampling", "zscore", "masking"]\n'
+        '[imaging]\nshape = [32, 32, 32]\nsteps = ["registration", "resampling", "zscore", "masking"]\n'
         '[imaging.registration]\nchannels = ["t2"]\n'
     )
     result = run("check", root, "--images", "--config", config, "--pages", tmp_path / "pages")
