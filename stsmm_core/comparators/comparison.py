@@ -16,13 +16,13 @@ from stsmm_core.comparators.analysis import analyse
 from stsmm_core.comparators.explaining import explain_model
 from stsmm_core.comparators.networks import NETWORKS, check_comparable, train_network
 from stsmm_core.comparators.out_of_fold import Outcome, comparator_outcomes, network_outcomes
+from stsmm_core.comparators.radiomics import agreed_features
 from stsmm_core.comparators.specification import COMPARATORS
 from stsmm_core.comparators.study import Study, pool_study
 from stsmm_core.comparators.summary import print_comparison
 from stsmm_core.config import Experiment, read_experiment
-from stsmm_core.errors import CohortError
 from stsmm_core.files import write_text_atomically
-from stsmm_core.imaging.radiomics import radiomics_table, reproducible_features
+from stsmm_core.imaging.radiomics import radiomics_table
 from stsmm_core.report.comparison.comparison_report import write_comparison_report
 from stsmm_core.run_folder import BLENDED, COMPARISON_FILE, NETWORKS_FOLDER, PRIVATE_FOLDER, describe_inputs, open_run
 from stsmm_core.survival.predictions import Predictions
@@ -90,24 +90,12 @@ def _radiomics(
     *,
     cache: Path,
 ) -> list[pd.DataFrame]:
-    """Features of every patient with images, a table a fold: with a second reader, only what both agree on.
-
-    Agreement is looked at in the fold's development patients alone.
-    """
+    """Features of every patient with images, a table a fold: with a second reader, only what both agree on."""
     first = _features(console, experiment, cohorts, cache=cache)
     if reader is None:
         return [first] * len(study.folds)
     second = _features(console, experiment, [reader], cache=cache)
-    if second.index.intersection(first.index).empty:
-        raise CohortError(
-            f"{reader.root}: none of its patients is in the cohorts; site and patient_id must be the same in both"
-        )
-    tables = []
-    for fold in study.folds:
-        development = study.data.clinical.index[np.concatenate([fold.train, fold.validation])]
-        own, other = (table.loc[table.index.intersection(development)] for table in (first, second))
-        tables.append(first[reproducible_features(own, other, experiment.radiomics.min_icc)])
-    return tables
+    return agreed_features(study, first, second, experiment.radiomics.min_icc)
 
 
 def _features(console: Console, experiment: Experiment, cohorts: Sequence[Cohort], *, cache: Path) -> pd.DataFrame:

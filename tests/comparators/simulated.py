@@ -4,10 +4,28 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from stsmm_core.cohort.clinical import ClinicalEncoding, fit_encoding, summarise
+from stsmm_core.cohort.cohort import Outcomes
 from stsmm_core.cohort.dictionary import PAPER_VARIABLES, VARIABLES, Category
+from stsmm_core.cohort.splits import Fold
+from stsmm_core.comparators.study import Study
+from stsmm_core.config import parse_experiment
+from stsmm_core.training.fitted import curve_times
+from stsmm_core.training.site_data import SiteData
+
+CONFIG = """
+[comparators]
+trees = 10
+strengths = 3
+inner_folds = 2
+
+[evaluation]
+scheme = "cv"
+folds = 3
+"""
 
 
 @dataclass(frozen=True)
@@ -49,3 +67,37 @@ def simulate(patients: int = 120, *, seed: int = 0, features: int = 20, missing:
         np.ceil(np.minimum(events, censored)),
         (events <= censored).astype(float),
     )
+
+
+def spoiled(patients, rows):
+    """The same patients, with nonsense in the given rows."""
+    clinical, radiomics = patients.clinical.copy(), patients.radiomics.copy()
+    for column in ("age", "size_cm", "volume_cm3"):
+        clinical.iloc[rows, clinical.columns.get_loc(column)] = 1e6
+    for column in ("sex", "histology", "grade"):
+        clinical.iloc[rows, clinical.columns.get_loc(column)] = np.nan
+    radiomics.iloc[rows] = -1e9
+    return type(patients)(clinical, radiomics, patients.time, patients.event)
+
+
+def simulated_study(patients: Patients) -> Study:
+    """Two sites and three folds of cross-validation; dm is unknown of a few patients."""
+    experiment, count = parse_experiment(CONFIG, source="test"), len(patients.time)
+    time = np.column_stack([patients.time, np.where(np.arange(count) % 10 == 3, np.nan, np.ceil(0.7 * patients.time))])
+    event = np.where(np.isfinite(time), patients.event[:, None], np.nan)
+    rows = np.arange(count)
+    folds = []
+    for fold in range(experiment.evaluation.folds):
+        tested = rows % 6 // 2 == fold
+        development = rows[~tested]
+        folds.append(Fold(np.delete(development, np.s_[::4]), development[::4], rows[tested]))
+    data = SiteData(
+        "pooled",
+        tuple(patients.clinical.index),
+        patients.clinical,
+        Outcomes(time, event),
+        torch.zeros(count, 1, 1, 1, 1),
+        np.ones(count, dtype=bool),
+    )
+    times = curve_times(experiment.evaluation.horizons_years)
+    return Study(experiment, data, tuple(folds), ("t1",), ("site1", "site2"), rows % 2, times)

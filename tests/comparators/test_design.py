@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import simulate
+from simulated import simulate, spoiled
 
 from stsmm_core.cohort.dictionary import PAPER_VARIABLES
 from stsmm_core.comparators.design import NO_IMAGE, encoding_columns, fit_design
@@ -15,17 +15,6 @@ REST = np.arange(1, 120, 2)
 
 def design(key, patients=PATIENTS, train=TRAIN):
     return fit_design(COMPARATORS[key], patients.clinical, patients.encoding(train), patients.radiomics, train=train)
-
-
-def spoiled(patients, rows):
-    """The same patients, with nonsense in the given rows."""
-    clinical, radiomics = patients.clinical.copy(), patients.radiomics.copy()
-    for column in ("age", "size_cm", "volume_cm3"):
-        clinical.iloc[rows, clinical.columns.get_loc(column)] = 1e6
-    for column in ("sex", "histology", "grade"):
-        clinical.iloc[rows, clinical.columns.get_loc(column)] = np.nan
-    radiomics.iloc[rows] = -1e9
-    return type(patients)(clinical, radiomics, patients.time, patients.event)
 
 
 def test_the_columns_have_names():
