@@ -59,7 +59,10 @@ def open_run(run: Path, experiment: Experiment, inputs: dict[str, Any]) -> Itera
         VERSIONS_FILE: json.dumps(software_versions(), indent=2),
         CONFIG_FILE: to_toml(experiment),
     }
-    run.mkdir(parents=True, exist_ok=True)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{run}: cannot be made a run folder ({error.strerror}); choose another --out") from None
     lock = FileLock(run / LOCK_FILE, blocking=False)
     try:
         lock.acquire()

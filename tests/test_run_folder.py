@@ -38,6 +38,15 @@ def contents(run: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in run.iterdir() if path.name != ".lock"}
 
 
+def test_a_file_where_the_run_should_be(tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with (
+        pytest.raises(RunError, match=r"taken: cannot be made a run folder \(File exists\)"),
+        open_run(tmp_path / "taken", Experiment(), {}),
+    ):
+        pass
+
+
 def test_a_new_run_says_what_it_is_made_of(tmp_path):
     run = tmp_path / "runs" / "new"
     with open_run(run, EXPERIMENT, INPUTS):

@@ -29,6 +29,8 @@ def compare(
     """
     from rich.console import Console
 
+    from stsmm_core.cohort.reading import refuse_inside_cohorts
     from stsmm_core.comparators.comparison import compare_run
 
+    refuse_inside_cohorts(cache, cohort, option="--cache")
     compare_run(Console(), config, cohort, out, cache=cache, second_reader=second_reader)

@@ -18,6 +18,8 @@ def predict(
     """Survival curves and absolute risks of patients, and how far they are from the training patients."""
     from rich.console import Console
 
+    from stsmm_core.cohort.reading import refuse_inside_cohorts
     from stsmm_core.prediction.predict import predict_run
 
+    refuse_inside_cohorts(cache, cohort, option="--cache")
     predict_run(Console(), run, cohort, out, patient=patient, cache=cache)

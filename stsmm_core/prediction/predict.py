@@ -117,6 +117,9 @@ def _print(
             )
         )
     console.print(table)
+    for one in predictions:
+        for remark in one.remarks:
+            console.print(Text(f"{one.site}, {one.patient}: {remark}"), soft_wrap=True)
     if known:
         console.print(
             "[bold]The run was made from patients of the same site: for those who trained it its risks are too sure. "
