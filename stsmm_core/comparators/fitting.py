@@ -54,6 +54,8 @@ def fit(
     events = int(event.sum())
     if events < needed:
         raise NotEnoughEvents(f"{events} events among {len(event)} development patients; {needed} are needed")
+    if len(np.unique(time[event > 0])) == 1:
+        raise NotEnoughEvents(f"all {events} events among the development patients fall on one day")
     match estimator:
         case "cox":
             return _fit_cox(features, time=time, event=event, penalty=config.cox_penalty)

@@ -279,3 +279,11 @@ def test_a_level_without_events_does_not_run_away():
     features = pd.DataFrame(np.column_stack([values, rare]), columns=["a", "b", "rare"])
     model = fit("cox", features, time=time, event=event, config=CONFIG, seed=0)
     assert -10 < model.coefficients["rare"] < 0
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_events_on_one_day_rank_nobody(estimator):
+    features = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 3)), columns=["a", "b", "c"])
+    time, event = np.full(40, 100.0), np.ones(40)
+    with pytest.raises(NotEnoughEvents, match="all 40 events among the development patients fall on one day"):
+        fit(estimator, features, time=time, event=event, config=CONFIG, seed=0)
