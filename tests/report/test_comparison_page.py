@@ -234,7 +234,7 @@ def test_honest_sentences_come_before_the_tables(page: Page, record: dict[str, A
         "Synthetic data.",
         "600 patients of 2 sites",
         "fewer than 100 events for overall survival and distant metastasis",
-        "No figures for overall survival at 10 years: follow-up does not reach that far.",
+        "No figures for overall survival at 10 years: fewer than 5 test patients were followed so long.",
         "no gain over it is shown",
         "paired differences on the same patients",
         "Research software. Not for clinical decisions.",

@@ -48,10 +48,8 @@ def honest_sentences(comparison: Comparison) -> tuple[str, ...]:
         )
     said += [_against_reference(comparison, endpoint) for endpoint in comparison.endpoints]
     for endpoint in comparison.endpoints:
-        beyond = comparison.without_follow_up(endpoint)
-        if beyond:
-            years = join(f"{year:g}" for year in beyond)
-            said.append(f"No figures for {ENDPOINTS[endpoint]} at {years} years: follow-up does not reach that far.")
+        for years, reason in comparison.without_figures(endpoint).items():
+            said.append(f"No figures for {ENDPOINTS[endpoint]} at {years:g} years: {reason}.")
     said.append(
         "Intervals are 95 %, from a bootstrap over the test patients with the fitted models held fixed: they hold the "
         "uncertainty of testing, not that of training again. Models are compared by paired differences on the same "
