@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from comparison_folder import EVENTS, HORIZONS, MODELS, REASON, SITE, comparison, nothing, write_comparison
 from parsed_page import Page
@@ -437,7 +438,7 @@ def test_the_first_models_short_decision_curve_does_not_cut_that_of_treating_all
 
     first, second, *_ = decision_panels(read_comparison(write_comparison(tmp_path / "run", record)))
 
-    lines = {str(line.get_label()): line.get_xdata() for line in first.figure.axes[0].lines}
+    lines = {str(line.get_label()): np.asarray(line.get_xdata()) for line in first.figure.axes[0].lines}
     assert len(lines["treat all"]) == len(lines["treat none"]) == 60
     assert len(lines[LABELS["mmnn_blending"]]) == 10
     assert second.key == "decision_os_5"
