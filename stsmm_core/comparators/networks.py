@@ -53,8 +53,11 @@ def check_comparable(experiment: Experiment) -> None:
     """
     if experiment.data.modalities != ("image", "clinical"):
         raise RunError('a comparison is of image and clinical data; set data.modalities = ["image", "clinical"]')
-    if experiment.blending.method == "none":
-        raise RunError("a comparison with and without blending needs a blending.method other than 'none'")
+    if experiment.blending.method in ("none", "uniform"):
+        raise RunError(
+            "a comparison with and without gradient blending needs a blending.method that adapts the weights "
+            f"('robust', 'simplex' or 'softmax'), not '{experiment.blending.method}'"
+        )
 
 
 def train_network(console: Console, network: Network, centres: Sequence[Centre], folder: Path) -> list[TrainedModel]:

@@ -7,7 +7,7 @@ from typing import Literal
 Estimator = Literal["cox", "ridge", "elastic_net", "forest"]
 
 ESTIMATOR_LABELS: Mapping[Estimator, str] = {
-    "cox": "Cox model",
+    "cox": "Cox model, slight fixed ridge",
     "ridge": "Cox model, ridge, strength by cross-validation",
     "elastic_net": "Cox model, elastic net, strength by cross-validation",
     "forest": "random survival forest",

@@ -30,7 +30,6 @@ def evaluate(
     *,
     horizons_years: Sequence[float],
     multiplicities: NDArray[np.float64],
-    calibration_replicates: int = 500,
 ) -> dict[str, Estimate]:
     """Every figure of one model and endpoint.
 
@@ -42,7 +41,6 @@ def evaluate(
     Args:
         multiplicities: of the bootstrap samples, shape (replicates, patients), from `draw_patients`; the same for all
             models of an endpoint.
-        calibration_replicates: how many of them refit the calibration models (slope, ICI, E50 and E90), which is slow.
     """
     samples = samples_of(predictions, multiplicities)
     figures = {
@@ -51,7 +49,7 @@ def evaluate(
         **_integrated(predictions, samples, horizons_years),
     }
     for years in horizons_years:
-        at_horizon = _at_horizon(predictions, samples, years * DAYS_PER_YEAR, calibration_replicates)
+        at_horizon = _at_horizon(predictions, samples, years * DAYS_PER_YEAR)
         figures |= {f"{name}_{label(years)}": figure for name, figure in at_horizon.items()}
     return figures
 
@@ -137,11 +135,8 @@ def _integrated(
     }
 
 
-def _at_horizon(
-    predictions: Predictions, samples: NDArray[np.float64], horizon: float, calibration_replicates: int
-) -> dict[str, Estimate]:
+def _at_horizon(predictions: Predictions, samples: NDArray[np.float64], horizon: float) -> dict[str, Estimate]:
     reason = why_not(predictions, horizon)
-    fitted = samples[: 1 + calibration_replicates]
 
     def figure(score: Callable[..., NDArray[np.float64]]) -> Estimate:
         return _estimate(
@@ -154,7 +149,7 @@ def _at_horizon(
 
     slope = _estimate(
         predictions,
-        fitted,
+        samples,
         partial(calibration.calibration_slope, predictions, horizon=horizon),
         until=horizon,
         reason=reason or _why_no_slope(predictions, horizon),
@@ -167,7 +162,7 @@ def _at_horizon(
         "ipa": figure(brier.index_of_prediction_accuracy),
         "oe": figure(calibration.observed_to_expected),
         "slope": slope,
-        **_calibration_errors(predictions, fitted, horizon, reason or _why_no_spline(predictions, horizon)),
+        **_calibration_errors(predictions, samples, horizon, reason or _why_no_spline(predictions, horizon)),
     }
 
 

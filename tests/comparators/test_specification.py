@@ -4,7 +4,9 @@ import sys
 import pytest
 
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
+from stsmm_core.comparators.networks import check_comparable
 from stsmm_core.comparators.specification import COMPARATORS, ESTIMATOR_LABELS
+from stsmm_core.config import parse_experiment
 from stsmm_core.errors import RunError
 
 
@@ -38,3 +40,14 @@ def test_without_the_extra(monkeypatch):
     monkeypatch.delitem(sys.modules, "stsmm_core.comparators.fitting", raising=False)
     with pytest.raises(RunError, match=r"scikit-survival is not installed; pip install 'stsmm\[compare\]'"):
         importlib.import_module("stsmm_core.comparators.fitting")
+
+
+@pytest.mark.parametrize("method", ["none", "uniform"])
+def test_blending_that_does_not_adapt_is_not_compared(method):
+    text = f'[data]\nmodalities = ["image", "clinical"]\n[blending]\nmethod = "{method}"'
+    with pytest.raises(RunError, match=f"adapts the weights .*, not '{method}'"):
+        check_comparable(parse_experiment(text, source="test"))
+
+
+def test_the_plain_cox_model_names_its_ridge():
+    assert ESTIMATOR_LABELS["cox"] == "Cox model, slight fixed ridge"

@@ -58,6 +58,7 @@ PAPER = {
 }
 EVENTS = {"os": 26, "dm": 31}
 HORIZONS = ("2", "5")
+BEYOND = "fewer than 5 test patients were followed so long"
 REASON = "no curve of survival: the volume is a score, not a model of risk"
 
 
@@ -95,6 +96,8 @@ def estimates(rng: np.random.Generator, key: str, index: float, endpoint: str) -
         ):
             given = figure(rng, ideal, sd, events=by_then) if absolute else nothing(REASON, events=by_then)
             metrics[f"{name}_{years}"] = given
+    for name in ("auc", "brier", "brier_null", "ipa", "oe", "slope", "ici", "e50", "e90"):
+        metrics[f"{name}_10"] = nothing(BEYOND, events=events)
     return metrics
 
 

@@ -55,3 +55,12 @@ def test_what_the_run_does_not_know_stays_open(tmp_path: Path) -> None:
     assert answers["29"].filled == ""
     assert answers["4"].filled.startswith("Compare 12 models")
     assert answers["4"].authors == "Hypotheses made before the run."
+
+
+def test_sets_are_compared_in_table_1_only_where_there_are_sets(comparison_run: Path, comparison_cv_run: Path) -> None:
+    def item(folder: Path) -> str:
+        answers = fill("tripod_ai", facts(read_comparison(folder))).answers
+        return next(answer.filled for answer in answers if answer.item.number == "16")
+
+    assert item(comparison_run) == "Both come from the same cohort; Table 1 compares them."
+    assert item(comparison_cv_run).endswith("in cross-validation every patient is in both in turn.")

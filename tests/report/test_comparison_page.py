@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from comparison_folder import EVENTS, HORIZONS, MODELS, REASON, SITE, comparison, nothing, write_comparison
 from parsed_page import Page
 
 from stsmm_core.errors import RunError
 from stsmm_core.report.comparison.comparison_report import write_comparison_report
+from stsmm_core.report.comparison.panels import decision_panels
 from stsmm_core.report.comparison.reading import read_comparison
 
 LABELS = {key: label for key, label, *_ in MODELS}
@@ -119,7 +121,8 @@ def test_error_and_calibration_by_horizon_equal_the_record(page: Page, record: d
                 ]
                 names = ("oe", "slope", "ici", "e50", "e90")
                 told = [with_interval(metrics[f"{name}_{years}"]) for name in names]
-                assert calibration[place] == ([REASON] if key == "volume" else told)
+                size = ["90", str(metrics[f"oe_{years}"]["events"])]
+                assert calibration[place] == [*([REASON] if key == "volume" else told), *size]
 
 
 def test_differences_equal_the_record(comparison_cv_run: Path) -> None:
@@ -193,8 +196,14 @@ def test_every_csv_holds_what_the_page_shows(page: Page, comparison_run: Path) -
         shown = list(grouped(table))
         assert [(line[0], line[1]) for line in values] == [(group, row[0]) for group, row in shown]
         for line, (_, row) in zip(values, shown, strict=True):
-            for value, text in zip(line[3:], row[1:], strict=len(row) == len(head) - 2):
+            said = [one for one, before in zip(line[3:], ["", *line[3:]], strict=False) if not said_once(one, before)]
+            for value, text in zip(said, row[1:], strict=True):
                 assert same(value, text), (key, value, text)
+
+
+def said_once(value: str, before: str) -> bool:
+    """Whether a cell of a CSV file repeats the reason of its neighbour, which the page says once for both."""
+    return value == before and " " in value
 
 
 def same(value: str, text: str) -> bool:
@@ -234,7 +243,7 @@ def test_honest_sentences_come_before_the_tables(page: Page, record: dict[str, A
         "Synthetic data.",
         "600 patients of 2 sites",
         "fewer than 100 events for overall survival and distant metastasis",
-        "No figures for overall survival at 10 years: follow-up does not reach that far.",
+        "No figures for overall survival at 10 years: fewer than 5 test patients were followed so long.",
         "no gain over it is shown",
         "paired differences on the same patients",
         "Research software. Not for clinical decisions.",
@@ -401,3 +410,66 @@ def test_unknown_keys_are_ignored(tmp_path: Path) -> None:
     record["models"][0]["colour"] = "green"
 
     assert read_comparison(write_comparison(tmp_path / "run", record)).first.key == "mmnn_blending"
+
+
+def test_pretrained_weights_are_named_without_their_folder(tmp_path: Path) -> None:
+    folder = write_comparison(tmp_path / "run", {**comparison(), "curves": {}})
+    config = (folder / "config.toml").read_text()
+    pretrained = 'image_encoder = "densenet121"\npretrained = "/home/somebody/weights.pth"'
+    (folder / "config.toml").write_text(config.replace('image_encoder = "small_densenet"', pretrained))
+
+    page = Page(write_comparison_report(folder))
+
+    assert "The image encoder starts from pretrained weights (weights.pth)" in page.text
+    assert "Initial weights are random" not in page.text
+    assert "/home/somebody" not in page.html
+
+
+def test_the_first_models_short_decision_curve_does_not_cut_that_of_treating_all(tmp_path: Path) -> None:
+    record = comparison()
+    for years in HORIZONS:
+        decision = record["curves"]["mmnn_blending"]["os"][years]["decision"]
+        kept = 10 if years == "2" else 0
+        for name in decision:
+            decision[name] = decision[name][:kept]
+    for key in LABELS:
+        if key != "mmnn_blending":
+            record["curves"][key]["os"].pop("5")
+
+    first, second, *_ = decision_panels(read_comparison(write_comparison(tmp_path / "run", record)))
+
+    lines = {str(line.get_label()): np.asarray(line.get_xdata()) for line in first.figure.axes[0].lines}
+    assert len(lines["treat all"]) == len(lines["treat none"]) == 60
+    assert len(lines[LABELS["mmnn_blending"]]) == 10
+    assert second.key == "decision_os_5"
+
+
+def test_what_was_tested_and_what_predicts_are_told_apart(comparison_run: Path, comparison_cv_run: Path) -> None:
+    said = "averages the networks of all folds, an ensemble that was not itself tested"
+
+    assert said in (comparison_cv_run / "model_card.md").read_text()
+    assert said in (comparison_cv_run / "tables" / "checklist_claim.csv").read_text()
+    assert said not in (comparison_run / "model_card.md").read_text()
+
+
+def test_limits_name_the_immortal_time_of_radiotherapy_where_it_is_used(comparison_run: Path, tmp_path: Path) -> None:
+    folder = write_comparison(tmp_path / "run", {**comparison(), "curves": {}})
+    config = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(config.replace("[data]", '[data]\nvariables = ["age", "grade"]'))
+    write_comparison_report(folder)
+
+    assert "immortal time" in (comparison_run / "model_card.md").read_text()
+    assert "immortal time" not in (folder / "model_card.md").read_text()
+
+
+def test_small_cells_are_warned_of_under_tables_1_2_and_7(page: Page) -> None:
+    assert page.text.count("merge small cells") == 3
+
+
+def test_the_ridge_of_plain_cox_models_is_said(page: Page) -> None:
+    assert "a slight fixed ridge (penalty 0.1)" in page.text
+
+
+def test_the_brier_score_has_events_of_its_own(page: Page, record: dict[str, Any]) -> None:
+    events = record["results"]["mmnn_blending"]["os"]["ibs"]["events"]
+    assert f"IBS runs up to 5 years for overall survival ({events} events by then)" in page.text

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from simulated_predictions import follow, simulate
 
 from stsmm_core.cohort.description import DAYS_PER_YEAR
+from stsmm_core.survival import calibration
 from stsmm_core.survival.baseline import breslow
 from stsmm_core.survival.estimates import draw_patients, estimate, samples_of
 from stsmm_core.survival.evaluation import curves, evaluate, harrell_c
@@ -64,12 +65,20 @@ def test_every_figure_has_an_interval_or_a_reason():
     json.dumps({name: asdict(figure) for name, figure in figures.items()}, allow_nan=False)
 
 
-def test_calibration_may_use_fewer_samples():
-    predictions, multiplicities = cohort(), draw_patients(200, 50, np.random.default_rng(3))
-    few = evaluate(predictions, horizons_years=(2,), multiplicities=multiplicities, calibration_replicates=20)
-    all_of_twenty = evaluate(predictions, horizons_years=(2,), multiplicities=multiplicities[:20])
-    assert few["ici_2"] == all_of_twenty["ici_2"]
-    assert few["auc_2"] != all_of_twenty["auc_2"]
+def test_calibration_uses_every_sample(monkeypatch):
+    seen = {}
+
+    def counting(name, score):
+        def counted(predictions, samples, **options):
+            seen[name] = len(samples)
+            return score(predictions, samples, **options)
+
+        return counted
+
+    for name in ("calibration_slope", "calibration_errors"):
+        monkeypatch.setattr(calibration, name, counting(name, getattr(calibration, name)))
+    figures_of(cohort(), replicates=600)
+    assert seen == {"calibration_slope": 601, "calibration_errors": 601}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES, Category, Variable
 from stsmm_core.report.comparison.reading import Comparison
 from stsmm_core.report.comparison.record import CategoryColumn, CohortColumn, NumberColumn
-from stsmm_core.report.comparison.table import NONE, TIED, Cell, Row, Table, count, share
+from stsmm_core.report.comparison.table import NONE, SMALL_CELLS, TIED, Cell, Row, Table, count, share
 from stsmm_core.report.tables import level_words
 
 SETS = ("training", "validation", "test")
@@ -26,7 +26,7 @@ def demographics(comparison: Comparison) -> tuple[Table, ...]:
     for place, (key, words, columns) in enumerate(parts):
         rows = [*_outcomes(comparison, columns), *(row for name in keys for row in _variable(name, columns))]
         title = f"Patients, outcomes and clinical variables {words}." if not place else f"Continued, {words}."
-        tables.append(Table(f"table_1_{key}", title, _heads(columns), tuple(rows), _NOTES))
+        tables.append(Table(f"table_1_{key}", title, _heads(columns), tuple(rows), f"{_NOTES} {SMALL_CELLS}"))
     return tuple(tables)
 
 
@@ -37,7 +37,7 @@ def subtypes(comparison: Comparison) -> tuple[Table, ...]:
         rows = _variable(SUBTYPE, columns)
         title = f"Histological subtypes {words}." if not tables else f"Continued, {words}."
         if rows:
-            tables.append(Table(f"table_2_{key}", title, _heads(columns), tuple(rows)))
+            tables.append(Table(f"table_2_{key}", title, _heads(columns), tuple(rows), SMALL_CELLS))
     return tuple(tables)
 
 

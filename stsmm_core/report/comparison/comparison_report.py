@@ -96,6 +96,7 @@ def gather(comparison: Comparison) -> Content:
 def render(content: Content) -> str:
     """The page; equal content gives an equal page."""
     comparison = content.comparison
+    experiment = comparison.experiment
     uris = {panel.key: data_uri(panel.figure) for part in content.figures.values() for panel in part}
     return template("comparison/comparison.html").render(
         content=content,
@@ -109,7 +110,7 @@ def render(content: Content) -> str:
         endpoint_names=ENDPOINTS,
         uris=uris,
         several_folds=comparison.history is not None and comparison.history["fold"].nunique() > 1,
-        config=to_toml(comparison.experiment),
+        config=to_toml(experiment.with_pretrained(Path(experiment.model.pretrained).name)),
         versions=comparison.versions,
     )
 

@@ -46,7 +46,7 @@ def model_card(comparison: Comparison, facts: Mapping[str, str | None]) -> tuple
             ),
         ),
         Section("Training data", known("sample", "flow", "sizes", "follow_up", "missing", "predictors")),
-        Section("Performance", (*_performance(comparison), *known("subgroups", "uncertainty"))),
+        Section("Performance", (*_performance(comparison), *known("networks", "subgroups", "uncertainty"))),
         Section("Limits", _limits(comparison)),
         Section(
             "Ethical considerations",
@@ -95,6 +95,11 @@ def _limits(comparison: Comparison) -> tuple[str, ...]:
     figures = [comparison.record.results[comparison.first.key][endpoint] for endpoint in comparison.endpoints]
     events = min(metrics["harrell_c"].events for metrics in figures)
     limits.append(f"Tested on as few as {events:,} events: the intervals are part of the result.")
+    if "radiotherapy" in comparison.experiment.data.variables:
+        limits.append(
+            "Postoperative radiotherapy is known only after surgery, of patients who lived to receive it (immortal "
+            "time): the model may see less risk in them than there is, and before surgery the value is not known."
+        )
     limits.append("The outline of the tumour is a person's; how far another one changes the risk was not tested.")
     return tuple(limits)
 

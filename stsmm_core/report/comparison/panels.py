@@ -197,14 +197,14 @@ def _draw_calibration(axes: Axes, drawn: Drawn, first: str) -> None:
 
 
 def _draw_decision(axes: Axes, drawn: Drawn, first: str) -> None:
-    decision = drawn[0][2].decision
-    assert decision is not None
+    curves = [curve.decision for _, _, curve in drawn if curve.decision is not None]
+    decision = max(curves, key=lambda curve: len(curve.threshold))  # a model's curve may end early, these two do not
     axes.plot(decision.threshold, decision.all, color=INK, linewidth=0.8, linestyle=(0, (1, 1)), label="treat all")
     axes.plot(decision.threshold, decision.none, color=INK, linewidth=0.8, label="treat none")
     for key, label, curve in reversed(drawn):
         assert curve.decision is not None
         axes.plot(curve.decision.threshold, curve.decision.model, **_look(key, first), label=label)
-    highest = max(max(curve.decision.model) for _, _, curve in drawn if curve.decision is not None)
+    highest = max((benefit for curve in curves for benefit in curve.model), default=0.0)
     axes.set(xlim=(0, 1), ylim=(-0.05, max(0.1, 1.15 * highest)), xlabel="threshold of risk", ylabel="net benefit")
     _key(axes, drawn, loc="upper right", besides=("treat all", "treat none"))
 

@@ -5,6 +5,7 @@ from stsmm_core.report.comparison.reading import REFERENCE, Comparison
 from stsmm_core.report.comparison.record import Estimate, Model, ResampledT, Similarity
 from stsmm_core.report.comparison.table import (
     NONE,
+    SMALL_CELLS,
     TIED,
     Cell,
     Row,
@@ -55,6 +56,8 @@ def discrimination(comparison: Comparison) -> Table:
         if tau is not None and endpoint in ENDPOINTS
     ]
     uno = f" Uno's C-index counts events up to {' and '.join(taus)}." if taus else ""
+    spans = [span for span in (_integrated_span(comparison, endpoint) for endpoint in comparison.endpoints) if span]
+    integrated = f" IBS runs up to {' and '.join(spans)}." if spans else ""
     return Table(
         "table_3",
         "The models: discrimination and integrated Brier score on the test patients.",
@@ -63,7 +66,9 @@ def discrimination(comparison: Comparison) -> Table:
         "C-index: 0.5 is chance, 1 a perfect ranking; a higher risk is worse." + uno + " SD and interval: bootstrap "
         "over patients. Published: Bozzo et al. 2024, on other patients; it says nothing about a difference. IBS: "
         "integrated Brier score, lower is better; null: Kaplan-Meier of the development patients, which knows no "
-        "variable. Marked row: the bar that a more elaborate model has to pass.",
+        "variable."
+        + integrated
+        + " Events: of the C-index. Marked row: the bar that a more elaborate model has to pass.",
     )
 
 
@@ -111,8 +116,7 @@ def prediction_error(comparison: Comparison) -> Table:
             estimate(brier),
             point(metrics.get(f"brier_null_{years}")),
             estimate(metrics.get(f"ipa_{years}")),
-            count(None if brier is None else brier.n),
-            count(None if brier is None else brier.events),
+            *_size(brier),
         )
         rows.append(Row(model.label, cells, group, _kind(model.key)))
     return Table(
@@ -140,7 +144,10 @@ def calibration(comparison: Comparison) -> Table:
     rows = [
         Row(
             model.label,
-            tuple(estimate(metrics.get(f"{name}_{years}")) for name in names),
+            (
+                *(estimate(metrics.get(f"{name}_{years}")) for name in names),
+                *_size(metrics.get(f"oe_{years}")),
+            ),
             group,
             _kind(model.key),
         )
@@ -149,11 +156,11 @@ def calibration(comparison: Comparison) -> Table:
     return Table(
         "table_6",
         "Calibration of the absolute risk by horizon, each with its 95 % interval.",
-        ("Model", *names.values()),
+        ("Model", *names.values(), "Patients", "Events"),
         tuple(rows),
         "O/E: observed over expected events, 1 is ideal. Slope: 1 is ideal, below 1 predictions are too extreme. ICI, "
         "E50, E90: mean, median and 90th percentile of the absolute distance between predicted and smoothed observed "
-        "risk; 0 is ideal.",
+        "risk; 0 is ideal. Events: by the horizon.",
     )
 
 
@@ -173,7 +180,7 @@ def subgroups(comparison: Comparison) -> Table:
         ("Subgroup", "Patients", "Events", "Harrell C [95\u00a0%\u00a0CI]"),
         tuple(rows),
         "Subgroups are small and many: a look for gross failure, not a test. Within a subgroup the spread of risk is "
-        "smaller, so a lower C-index than that of all patients is to be expected.",
+        "smaller, so a lower C-index than that of all patients is to be expected. " + SMALL_CELLS,
     )
 
 
@@ -215,6 +222,21 @@ def _by_horizon(comparison: Comparison) -> list[tuple[str, Model, dict[str, Esti
         for years in comparison.horizons(endpoint)
         for model in comparison.record.models
     ]
+
+
+def _integrated_span(comparison: Comparison, endpoint: str) -> str | None:
+    """Up to where the integrated Brier score runs, with the events that it counts: fewer than the C-index does."""
+    for model in comparison.record.models:
+        figure = comparison.record.results[model.key][endpoint].get("ibs")
+        if figure is not None and figure.value is not None:
+            years = max(comparison.horizons(endpoint), default=max(comparison.record.horizons_years))
+            return f"{years:g} years for {ENDPOINTS[endpoint]} ({figure.events:,} events by then)"
+    return None
+
+
+def _size(figure: Estimate | None) -> tuple[Cell, Cell]:
+    """Patients and events behind a figure."""
+    return (count(None), count(None)) if figure is None else (count(figure.n), count(figure.events))
 
 
 def _published(model: Model, endpoint: str) -> Cell:

@@ -1,9 +1,10 @@
 """The sentences of a comparison's report: what to read first, the methods, and the facts that fill the checklists."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
-from stsmm_core.config import Imaging
+from stsmm_core.config import Experiment, Imaging
 from stsmm_core.report import prose
 from stsmm_core.report.comparison.reading import REFERENCE, Comparison
 from stsmm_core.report.comparison.record import Estimate, Model
@@ -48,10 +49,8 @@ def honest_sentences(comparison: Comparison) -> tuple[str, ...]:
         )
     said += [_against_reference(comparison, endpoint) for endpoint in comparison.endpoints]
     for endpoint in comparison.endpoints:
-        beyond = comparison.without_follow_up(endpoint)
-        if beyond:
-            years = join(f"{year:g}" for year in beyond)
-            said.append(f"No figures for {ENDPOINTS[endpoint]} at {years} years: follow-up does not reach that far.")
+        for years, reason in comparison.without_figures(endpoint).items():
+            said.append(f"No figures for {ENDPOINTS[endpoint]} at {years:g} years: {reason}.")
     said.append(
         "Intervals are 95 %, from a bootstrap over the test patients with the fitted models held fixed: they hold the "
         "uncertainty of testing, not that of training again. Models are compared by paired differences on the same "
@@ -63,7 +62,7 @@ def honest_sentences(comparison: Comparison) -> tuple[str, ...]:
 def methods(comparison: Comparison) -> tuple[str, ...]:
     """Paragraphs for a methods section, true of this comparison."""
     known = facts(comparison)
-    paragraphs = ("network", "imaging", "fitting", "blending", "models", "evaluation")
+    paragraphs = ("network", "imaging", "initial", "fitting", "blending", "models", "evaluation")
     return tuple(text for text in (known[name] for name in paragraphs) if text)
 
 
@@ -82,6 +81,7 @@ def facts(comparison: Comparison) -> dict[str, str | None]:
         "flow": flow(comparison),
         "division": f"Patients were divided within each site: {record.scheme}, seed {record.seed}.",
         "sizes": _sizes(comparison),
+        "sets": _sets(comparison),
         "endpoints": f"Endpoints, as time in days and event: {_names(comparison.endpoints)}.",
         "horizons": f"Absolute risk at {join(f'{years:g}' for years in record.horizons_years)} years.",
         "follow_up": follow_up(comparison),
@@ -92,9 +92,9 @@ def facts(comparison: Comparison) -> dict[str, str | None]:
         "network": prose.network(experiment),
         "fitting": prose.centralised_fitting(experiment),
         "blending": prose.blending(experiment),
-        "initial": "Initial weights are random, drawn from the seed of the experiment and the number of the fold."
-        f" Seed {experiment.seed}.",
-        "models": "Models compared: " + "; ".join(_model(model) for model in record.models) + ".",
+        "initial": _initial(experiment, images=images),
+        "networks": _networks(experiment),
+        "models": _models(comparison),
         "evaluation": evaluation(comparison),
         "uncertainty": "SD and 95 % intervals: "
         f"{experiment.evaluation.bootstrap_replicates} bootstrap replicates over patients.",
@@ -215,6 +215,31 @@ def _sizes(comparison: Comparison) -> str | None:
     return f"{steps.train:,} patients for training, {steps.validation:,} for validation, {steps.test:,} for testing."
 
 
+def _sets(comparison: Comparison) -> str:
+    if comparison.experiment.evaluation.scheme == "cv":
+        return "Both come from the same cohort: in cross-validation every patient is in both in turn."
+    return "Both come from the same cohort; Table 1 compares them."
+
+
+def _initial(experiment: Experiment, *, images: bool) -> str:
+    """The name of a file of weights is said, the user's folders are not."""
+    seed = f"drawn from the seed of the experiment ({experiment.seed}) and the number of the fold."
+    if experiment.model.pretrained and images:
+        name = Path(experiment.model.pretrained).name
+        return f"The image encoder starts from pretrained weights ({name}); all others are random, {seed}"
+    return f"Initial weights are random, {seed}"
+
+
+def _networks(experiment: Experiment) -> str:
+    """Whether what was tested is what `stsmm predict` uses."""
+    if experiment.evaluation.scheme == "cv":
+        return (
+            "The C-index, IPA and calibration given here are of single networks, one a fold; for a new patient stsmm "
+            "predict averages the networks of all folds, an ensemble that was not itself tested."
+        )
+    return "No ensemble of networks."
+
+
 def _missing(comparison: Comparison) -> str:
     lacking = {key: number for key, number in comparison.record.missing.items() if number}
     if not lacking:
@@ -241,6 +266,15 @@ def _augmentation(imaging: Imaging) -> str:
     return (
         f"Augmentation, the same for all channels: {flips}rotation up to {drawn.rotation_degrees:g} degrees, zoom "
         f"up to {100 * drawn.zoom:g} %."
+    )
+
+
+def _models(comparison: Comparison) -> str:
+    listed = "; ".join(_model(model) for model in comparison.record.models)
+    penalty = comparison.experiment.comparators.cox_penalty
+    return (
+        f"Models compared: {listed}. Cox models not named ridge or elastic net have a slight fixed ridge (penalty "
+        f"{penalty:g}), which keeps a coefficient finite where a level of a few patients has no event."
     )
 
 

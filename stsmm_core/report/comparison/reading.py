@@ -9,7 +9,7 @@ import pandas as pd
 from stsmm_core.cohort.dictionary import ENDPOINTS
 from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
-from stsmm_core.report.comparison.record import ComparisonRecord, Explanations, Model, PictureRecord
+from stsmm_core.report.comparison.record import ComparisonRecord, Estimate, Explanations, Model, PictureRecord
 from stsmm_core.report.history import read_history
 from stsmm_core.report.run_files import broken, read_record, read_run_experiment, read_versions
 from stsmm_core.run_folder import (
@@ -77,16 +77,33 @@ class Comparison:
         return next(model.label for model in self.record.models if model.key == key)
 
     def horizons(self, endpoint: str) -> tuple[float, ...]:
-        """Horizons in years at which follow-up allows figures for the endpoint."""
+        """Horizons in years at which some model has a figure for the endpoint."""
         return tuple(
             years
             for years in self.record.horizons_years
-            if any(f"auc_{years:g}" in results[endpoint] for results in self.record.results.values())
+            if any(figure.value is not None for figure in self._at_horizon(endpoint, years))
         )
 
-    def without_follow_up(self, endpoint: str) -> tuple[float, ...]:
-        """Horizons that were asked for and that follow-up does not reach."""
-        return tuple(years for years in self.record.horizons_years if years not in self.horizons(endpoint))
+    def without_figures(self, endpoint: str) -> dict[float, str]:
+        """Horizons that were asked for and at which no model has a figure, each with the reason.
+
+        A horizon of which no model gives a reason is left out: then no model was tested, and that is said elsewhere.
+        """
+        reached = self.horizons(endpoint)
+        reasons = {
+            years: next((figure.reason for figure in self._at_horizon(endpoint, years) if figure.reason), None)
+            for years in self.record.horizons_years
+            if years not in reached
+        }
+        return {years: reason for years, reason in reasons.items() if reason is not None}
+
+    def _at_horizon(self, endpoint: str, years: float) -> list[Estimate]:
+        return [
+            figure
+            for results in self.record.results.values()
+            for name, figure in results[endpoint].items()
+            if name.endswith(f"_{years:g}")
+        ]
 
 
 def read_comparison(run: Path) -> Comparison:

@@ -12,6 +12,11 @@ Number = float | int | None
 NONE = "\u2013"
 """Stands where there is nothing to say."""
 
+SMALL_CELLS = (
+    "A count of one or two patients may identify them: merge small cells, here and in tables/, before this report "
+    "leaves the centre."
+)
+
 TIED = "\u00a0"
 """Holds a number and what belongs to it on one line; a cell breaks between a value and its interval only."""
 

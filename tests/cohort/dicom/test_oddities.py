@@ -21,7 +21,7 @@ description = "t2"
 [masks]"""
 
 
-@pytest.mark.parametrize(("study", "said"), [(generate_uid(), True), (None, False), ("", False)])
+@pytest.mark.parametrize(("study", "said"), [(generate_uid(entropy_srcs=["study"]), True), (None, False), ("", False)])
 def test_channels_from_two_studies(export, study, said):
     edit_map(export, "[masks]", T2)
     for patient in ("P1", "P2"):
