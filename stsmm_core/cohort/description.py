@@ -8,9 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stsmm_core.cohort.cohort import Cohort
-from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES, Number, Variable
-
-DAYS_PER_YEAR = 365.25
+from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, ENDPOINTS, VARIABLES, Number, Variable
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 SCHEMA_VERSION = 1
+DAYS_PER_YEAR = 365.25
+"""Times are days in files and code, years in reports."""
 ENDPOINTS = {"os": "overall survival", "dm": "distant metastasis"}
 EVENTS = {"os": "death", "dm": "distant metastasis"}
 """What an event of each endpoint is."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stsmm_core.cohort.dictionary import VARIABLES, Category
+from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, VARIABLES, Category
 from stsmm_core.comparators import description
 from stsmm_core.comparators.networks import NETWORKS
 from stsmm_core.comparators.out_of_fold import Outcome
@@ -24,7 +24,6 @@ from stsmm_core.survival.evaluation import harrell_c as estimate_harrell_c
 from stsmm_core.survival.kaplan_meier import kaplan_meier, median_follow_up
 from stsmm_core.survival.model_differences import differences_by_fold, paired_difference, resampled_t_test
 from stsmm_core.survival.predictions import Predictions
-from stsmm_core.training.fitted import DAYS_PER_YEAR
 
 NETWORK_FIGURES: Mapping[str, Mapping[str, tuple[float, float]]] = {
     BLENDED: {"os": (0.769, 0.126), "dm": (0.699, 0.092)},

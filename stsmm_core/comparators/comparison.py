@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 
 from stsmm_core.cohort.cohort import ORACLE_FILE, Cohort
+from stsmm_core.cohort.dictionary import DAYS_PER_YEAR
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.comparators.analysis import analyse
 from stsmm_core.comparators.explaining import explain_model
@@ -25,6 +25,7 @@ from stsmm_core.files import write_text_atomically
 from stsmm_core.imaging.radiomics import radiomics_table
 from stsmm_core.report.comparison.comparison_report import write_comparison_report
 from stsmm_core.run_folder import BLENDED, COMPARISON_FILE, NETWORKS_FOLDER, PRIVATE_FOLDER, describe_inputs, open_run
+from stsmm_core.survival.discrimination import column_of
 from stsmm_core.survival.predictions import Predictions
 from stsmm_core.training.inputs import announce_inputs, image_jobs, open_cohorts
 from stsmm_core.training.progress import progress_bar
@@ -118,10 +119,9 @@ def _write_predictions(study: Study, outcomes: Mapping[str, Mapping[str, Outcome
         for endpoint, one in by_endpoint.items():
             if not isinstance(one, Predictions):
                 continue
-            at = np.searchsorted(one.times, np.array(study.experiment.evaluation.horizons_years) * 365.25 - 0.5)
             risks = {
-                f"risk_{years:g}y": one.absolute_risk[:, column]
-                for years, column in zip(study.experiment.evaluation.horizons_years, at, strict=True)
+                f"risk_{years:g}y": one.absolute_risk[:, column_of(one, years * DAYS_PER_YEAR)]
+                for years in study.experiment.evaluation.horizons_years
             }
             parts.append(
                 pd.DataFrame(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stsmm_core.cohort.cohort import Cohort
-from stsmm_core.cohort.dictionary import EVENTS, VARIABLES
+from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, EVENTS, VARIABLES
 from stsmm_core.comparators.out_of_fold import Outcome
 from stsmm_core.comparators.study import Study
 from stsmm_core.explain.cases import Case, describe_case, pick_cases
@@ -19,7 +19,6 @@ from stsmm_core.model.mmnn import build_network, set_weights
 from stsmm_core.run_folder import PRIVATE_FOLDER
 from stsmm_core.seeds import generator
 from stsmm_core.survival.predictions import Predictions
-from stsmm_core.training.fitted import DAYS_PER_YEAR
 from stsmm_core.training.train import TrainedModel
 
 MOST_PATIENTS = 24

@@ -8,9 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from stsmm_core.cohort.dictionary import DAYS_PER_YEAR
 from stsmm_core.files import write_text_atomically
 from stsmm_core.prediction.patients import PatientPrediction
-from stsmm_core.training.fitted import DAYS_PER_YEAR
 
 PAGE_FILE = "predictions.html"
 CURVE_COLOUR = "#0b4f7d"

@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stsmm_core.cohort.dictionary import PATIENT_ID, VARIABLES, Category
+from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, PATIENT_ID, VARIABLES, Category
 from stsmm_core.prediction.model import FoldModel, RunModel, dropout_risks, modality_batch, risk_and_features
-from stsmm_core.training.fitted import DAYS_PER_YEAR
 from stsmm_core.training.site_data import SiteData
 
 DRAWS = 200

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stsmm_core.cohort.description import DAYS_PER_YEAR
+from stsmm_core.cohort.dictionary import DAYS_PER_YEAR
 from stsmm_core.survival import brier, calibration, discrimination
 from stsmm_core.survival.decision_curve import decision_curve
 from stsmm_core.survival.estimates import Estimate, estimate, no_estimate, samples_of

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stsmm_core.cohort.clinical import ClinicalSummary
-from stsmm_core.cohort.dictionary import VARIABLES, Category
+from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, VARIABLES, Category
 from stsmm_core.cohort.splits import Fold
 from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
@@ -19,7 +19,6 @@ from stsmm_core.survival.baseline import breslow
 from stsmm_core.training.site_data import SiteData
 from stsmm_core.training.trainer import Trainer
 
-DAYS_PER_YEAR = 365.25
 GRID_STEP_YEARS = 0.25
 """Survival curves are kept on this grid: fine enough to read, too coarse to tell the day of one patient's event."""
 SHRINKAGE = 0.1

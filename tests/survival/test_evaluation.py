@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_predictions import follow, simulate
 
-from stsmm_core.cohort.description import DAYS_PER_YEAR
+from stsmm_core.cohort.dictionary import DAYS_PER_YEAR
 from stsmm_core.survival import calibration
 from stsmm_core.survival.baseline import breslow
 from stsmm_core.survival.estimates import draw_patients, estimate, samples_of

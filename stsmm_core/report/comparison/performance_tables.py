@@ -1,6 +1,6 @@
 """How well the models predict: Tables 3 to 7 and the checks of the heat maps."""
 
-from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
+from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, ENDPOINTS, VARIABLES
 from stsmm_core.report.comparison.reading import REFERENCE, Comparison
 from stsmm_core.report.comparison.record import Estimate, Model, ResampledT, Similarity
 from stsmm_core.report.comparison.table import (
@@ -51,7 +51,7 @@ def discrimination(comparison: Comparison) -> Table:
             )
             rows.append(Row(model.label, cells, _capital(ENDPOINTS[endpoint]), _kind(model.key)))
     taus = [
-        f"{tau / 365.25:.1f} years for {ENDPOINTS[endpoint]}"
+        f"{tau / DAYS_PER_YEAR:.1f} years for {ENDPOINTS[endpoint]}"
         for endpoint, tau in comparison.record.taus.items()
         if tau is not None and endpoint in ENDPOINTS
     ]

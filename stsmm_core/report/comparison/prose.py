@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
+from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, ENDPOINTS, VARIABLES
 from stsmm_core.config import Experiment, Imaging
 from stsmm_core.report import prose
 from stsmm_core.report.comparison.reading import REFERENCE, Comparison
 from stsmm_core.report.comparison.record import Estimate, Model
 
-DAYS_A_YEAR = 365.25
 NOT_REACHED = "not reached"
 
 STEP_WORDS = {
@@ -147,9 +146,9 @@ def follow_up(comparison: Comparison) -> str | None:
         known = comparison.record.follow_up_days.get(endpoint)
         if known is None or known.median is None:
             continue
-        ends = [NOT_REACHED if end is None else f"{end / DAYS_A_YEAR:.1f}" for end in (known.low, known.high)]
+        ends = [NOT_REACHED if end is None else f"{end / DAYS_PER_YEAR:.1f}" for end in (known.low, known.high)]
         said.append(
-            f"{known.median / DAYS_A_YEAR:.1f} years (95 % CI {ends[0]} to {ends[1]}) for {ENDPOINTS[endpoint]}"
+            f"{known.median / DAYS_PER_YEAR:.1f} years (95 % CI {ends[0]} to {ends[1]}) for {ENDPOINTS[endpoint]}"
         )
     return f"Median follow-up by the reverse Kaplan-Meier method: {join(said)}." if said else None
 
