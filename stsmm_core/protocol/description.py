@@ -1,0 +1,86 @@
+"""The query: what a site says of its cohort, and its sums for the encoding."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from stsmm_core.cohort.clinical import ClinicalSummary
+from stsmm_core.cohort.dictionary import VARIABLES, Category, Number
+from stsmm_core.config import Experiment
+from stsmm_core.imaging.flag_kinds import KINDS_AS_READ
+from stsmm_core.protocol.keys import CHANNELS, NAME, WITHHELD, WITHHELD_VARIABLES, Numbers, ProtocolError, read_array
+from stsmm_core.training.centre import SiteDescription
+
+
+def description_to_numbers(description: SiteDescription, experiment: Experiment) -> Numbers:
+    """Counts and sums of a site's whole cohort."""
+
+    def count(value: int | None) -> int:
+        return WITHHELD if value is None else value
+
+    return {
+        "patients": count(description.patients),
+        "with-image": count(description.with_image),
+        "events": [count(description.events[name]) for name in experiment.data.endpoints],
+        "image-flags": [count(description.image_flags.get(kind, 0)) for kind in KINDS_AS_READ],
+    } | _summary_to_numbers(description.summary)
+
+
+def description_from_numbers(
+    numbers: Mapping[str, Any], identity: Mapping[str, Any], experiment: Experiment
+) -> SiteDescription:
+    """Inverse of `description_to_numbers`, with the strings that go beside it."""
+
+    def count(value: Any) -> int | None:
+        return None if int(value) == WITHHELD else int(value)
+
+    site, channels, withheld = (identity.get(key) for key in (NAME, CHANNELS, WITHHELD_VARIABLES))
+    if not isinstance(site, str) or not isinstance(channels, list) or not isinstance(withheld, list):
+        raise ProtocolError("the site's name, channels or withheld variables are missing from the message")
+    if not set(withheld) <= set(experiment.data.variables):
+        raise ProtocolError("the site withholds a variable that the experiment does not ask for")
+    events = read_array(numbers, "events", (len(experiment.data.endpoints),))
+    flagged = read_array(numbers, "image-flags", (len(KINDS_AS_READ),))
+    return SiteDescription(
+        site,
+        tuple(str(name) for name in channels),
+        count(read_array(numbers, "patients", ())),
+        {name: count(value) for name, value in zip(experiment.data.endpoints, events, strict=True)},
+        count(read_array(numbers, "with-image", ())),
+        _summary_from_numbers(numbers, experiment),
+        tuple(withheld),
+        {kind: count(value) for kind, value in zip(KINDS_AS_READ, flagged, strict=True)},
+    )
+
+
+def training_sums_to_numbers(training: ClinicalSummary) -> Numbers:
+    """Sums of the continuous variables over a fold's training patients."""
+    return {f"training.{key}": list(sums) for key, sums in training.numbers.items()}
+
+
+def training_sums_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> ClinicalSummary:
+    """Inverse of `training_sums_to_numbers`."""
+    return ClinicalSummary(_sums_of_numbers(numbers, "training", experiment), {})
+
+
+def _summary_to_numbers(summary: ClinicalSummary) -> Numbers:
+    return {f"cohort.{key}": list(value) for key, value in (summary.numbers | summary.levels).items()}
+
+
+def _summary_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> ClinicalSummary:
+    levels = {
+        key: tuple(read_array(numbers, f"cohort.{key}", (len(variable.levels),)).tolist())
+        for key, variable in ((key, VARIABLES[key]) for key in experiment.data.variables)
+        if isinstance(variable, Category)
+    }
+    return ClinicalSummary(_sums_of_numbers(numbers, "cohort", experiment), levels)
+
+
+def _sums_of_numbers(
+    numbers: Mapping[str, Any], group: str, experiment: Experiment
+) -> dict[str, tuple[float, float, float]]:
+    sums: dict[str, tuple[float, float, float]] = {}
+    for key in experiment.data.variables:
+        if isinstance(VARIABLES[key], Number):
+            n, first, second = read_array(numbers, f"{group}.{key}", (3,)).tolist()
+            sums[key] = (n, first, second)
+    return sums

@@ -1,0 +1,64 @@
+"""Message types, record keys and the reading of a field."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stsmm_core.errors import StsmmError
+
+EXPERIMENT = "experiment"
+"""Key of the run configuration that holds the resolved experiment as TOML text."""
+SITES_VARIABLE = "STSMM_SITES"
+"""Environment variable of a simulation: the folder of site files; virtual node i takes i.toml."""
+RUN_VARIABLE = "STSMM_RUN"
+"""Environment variable of the server: its run folder."""
+
+SITES = "sites"
+"""Key of the run configuration: sites to wait for at the start."""
+
+QUERY = "query"
+PREDICT_ACTION = "predict"
+PAIRS_ACTION = "pairs"
+
+ARRAYS = "arrays"
+CONFIG = "config"
+METRICS = "metrics"
+SITE = "site"
+REFUSAL = "refusal"
+
+ROUND = "server-round"
+FOLD = "fold"
+CHANNELS = "channels"
+NAME = "name"
+SCHEMA = "schema-version"
+WITHHELD_VARIABLES = "withheld"
+BLENDING = "blending-weights"
+WEIGHT = "weight"
+"""How much a site's update counts in the average."""
+
+Numbers = dict[str, Any]
+"""A record of numbers and lists of numbers."""
+
+WITHHELD = -1
+"""A count below the site's minimum cell size."""
+
+
+class ProtocolError(StsmmError):
+    """A message does not have the agreed layout."""
+
+
+def read_array(numbers: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """A field as a finite array of the agreed shape."""
+    if key not in numbers:
+        raise ProtocolError(f"field '{key}' is missing from the message")
+    try:
+        values = np.asarray(numbers[key], dtype=float)
+    except (TypeError, ValueError):
+        raise ProtocolError(f"field '{key}' holds something else than numbers") from None
+    if values.size != int(np.prod(shape)):
+        raise ProtocolError(f"field '{key}' holds {values.size} numbers, not {int(np.prod(shape))}")
+    if not np.isfinite(values).all():
+        raise ProtocolError(f"field '{key}' holds a value that is not a number")
+    return values.reshape(shape)
