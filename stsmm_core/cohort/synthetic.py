@@ -11,13 +11,15 @@ from rich.progress import Progress
 from stsmm_core.cohort.cohort import IMAGES_FOLDER, ORACLE_FILE, Manifest, write_cohort_tables
 from stsmm_core.cohort.dictionary import ENDPOINTS, PATIENT_ID, SCHEMA_VERSION
 from stsmm_core.cohort.synthetic_images import CHANNELS, write_patient_images
-from stsmm_core.cohort.synthetic_patients import simulate_site
+from stsmm_core.cohort.synthetic_patients import SimulatedSite, simulate_site
 from stsmm_core.errors import CohortError
 
 SMALLEST_SITE = 3
+LARGEST_SHIFT = 4.0
+"""Mean ages of sites then lie up to 40 years apart."""
 
 
-def write_synthetic_cohorts(out: Path, *, sites: int, patients: int, seed: int) -> list[Path]:
+def write_synthetic_cohorts(out: Path, *, sites: int, patients: int, seed: int, shift: float = 1.0) -> list[Path]:
     """Write `sites` cohort folders out/site_1, out/site_2, …, each with an oracle.csv of the true log relative hazards.
 
     Nothing is left behind when it is interrupted: the folders are built aside and appear at the end, all together.
@@ -27,6 +29,7 @@ def write_synthetic_cohorts(out: Path, *, sites: int, patients: int, seed: int) 
         sites: number of cohorts, of unequal size, the first the largest.
         patients: number of patients of all sites together, at least 3 a site.
         seed: not negative; the same seed gives the same tables and voxels.
+        shift: how far sites differ in case mix, scanner and baseline hazard; 0 alike, 1 as a rule, 3 far apart.
 
     Raises:
         CohortError: for a folder in use or impossible numbers.
@@ -40,6 +43,8 @@ def write_synthetic_cohorts(out: Path, *, sites: int, patients: int, seed: int) 
         )
     if seed < 0:
         raise CohortError(f"seed {seed} is negative; take 0 or more")
+    if not 0 <= shift <= LARGEST_SHIFT:
+        raise CohortError(f"shift {shift:g} is not between 0 (sites alike) and {LARGEST_SHIFT:g} (far apart)")
     out = out.resolve()
     if out.exists() and not out.is_dir():
         raise CohortError(f"{out} is a file; name a new or empty folder")
@@ -51,8 +56,9 @@ def write_synthetic_cohorts(out: Path, *, sites: int, patients: int, seed: int) 
         task = progress.add_task("Synthetic patients", total=patients)
         built = Path(scratch) / "cohorts"
         for site, size in enumerate(site_sizes(sites=sites, patients=patients), start=1):
+            simulated = simulate_site(site=site, patients=size, seed=seed, shift=shift)
             _write_site(
-                built / names[site - 1], site=site, patients=size, seed=seed, advance=lambda: progress.advance(task)
+                built / names[site - 1], simulated, site=site, seed=seed, advance=lambda: progress.advance(task)
             )
         if out.exists():
             out.rmdir()
@@ -69,8 +75,7 @@ def site_sizes(*, sites: int, patients: int) -> list[int]:
     return [SMALLEST_SITE + int(size) for size in extra]
 
 
-def _write_site(root: Path, *, site: int, patients: int, seed: int, advance: Callable[[], None]) -> None:
-    simulated = simulate_site(site=site, patients=patients, seed=seed)
+def _write_site(root: Path, simulated: SimulatedSite, *, site: int, seed: int, advance: Callable[[], None]) -> None:
     sheet = simulated.clinical.copy()
     for row, (patient, tumour) in enumerate(zip(sheet[PATIENT_ID], simulated.tumours(), strict=True)):
         if tumour is not None:

@@ -25,6 +25,8 @@ DENTS, DENT_DEPTH = 5, 0.05
 """Waves that dent the ellipsoid, and the height of each relative to the radius."""
 TISSUE_SD = 0.06
 """Unevenness of the tissue around the tumour."""
+LEAST_NOISE = 0.01
+"""Standard deviation, relative to the tumour's signal, of the best scanner there is."""
 FIELD_KNOTS, FIELD_SMOOTHING, FIELD_REACH = 22, 1.5, 1.5
 """Lattice of a random field: knots an axis, smoothing in knots, and the half-width it covers."""
 
@@ -46,14 +48,20 @@ class Scanner:
     background: tuple[float, float]
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> "Scanner":
-        """A random scanner."""
+    def draw(cls, rng: np.random.Generator, *, shift: float = 1.0) -> "Scanner":
+        """A random scanner; `shift` widens what no z-score undoes, the range of noise and background."""
 
-        def pair(low: float, high: float) -> tuple[float, float]:
-            first, second = rng.uniform(low, high, 2)
+        def pair(low: float, high: float, widened: float = 1.0) -> tuple[float, float]:
+            drawn = rng.uniform(low, high, 2)
+            first, second = np.maximum(drawn + (widened - 1) * (drawn - (low + high) / 2), LEAST_NOISE)
             return float(first), float(second)
 
-        return cls(gain=pair(300, 900), offset=pair(50, 200), noise=pair(0.03, 0.06), background=pair(0.35, 0.45))
+        return cls(
+            gain=pair(300, 900),
+            offset=pair(50, 200),
+            noise=pair(0.03, 0.06, shift),
+            background=pair(0.35, 0.45, shift),
+        )
 
 
 @dataclass(frozen=True)

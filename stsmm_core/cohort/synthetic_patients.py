@@ -103,7 +103,7 @@ The two parts alone are the best that a model of one modality can reach; the ora
 
 @dataclass(frozen=True)
 class SiteShifts:
-    """How a site differs from the average one, each from -1 to 1."""
+    """How a site differs from the average one, each from -1 to 1 times how far sites differ."""
 
     age: float
     grade: float
@@ -172,7 +172,7 @@ _STREAMS = (
 )
 
 
-def simulate_site(*, site: int, patients: int, seed: int) -> SimulatedSite:
+def simulate_site(*, site: int, patients: int, seed: int, shift: float = 1.0) -> SimulatedSite:
     """Draw a site's patients, their outcomes and their latent image features, without images.
 
     Every variable has its own random stream, so a patient is the same whatever the number of sites and patients.
@@ -181,11 +181,12 @@ def simulate_site(*, site: int, patients: int, seed: int) -> SimulatedSite:
         site: 1, 2, …; sites differ in case mix, treatment, scanner and baseline hazard.
         patients: number of rows.
         seed: not negative.
+        shift: how far sites differ, 1 as a rule: 0 makes them alike, 3 far apart.
     """
     streams = np.random.default_rng([seed, site]).spawn(len(_STREAMS))
     draw = dict(zip(_STREAMS, streams, strict=True))
     hidden = _draw_hidden(draw, patients)
-    shifts = _draw_shifts(site, seed)
+    shifts = _draw_shifts(site, seed, shift)
     clinical = _draw_clinical(draw, hidden, shifts, site)
     clinical_risk = pd.DataFrame({name: _clinical_risk(clinical, HAZARDS[name]) for name in ENDPOINTS})
     image_risk = pd.DataFrame({name: _image_risk(hidden, HAZARDS[name]) for name in ENDPOINTS})
@@ -196,14 +197,14 @@ def simulate_site(*, site: int, patients: int, seed: int) -> SimulatedSite:
         clinical_risk,
         image_risk,
         _draw_missing(draw, clinical, hidden),
-        Scanner.draw(draw["scanner"]),
+        Scanner.draw(draw["scanner"], shift=shift),
     )
 
 
-def _draw_shifts(site: int, seed: int) -> SiteShifts:
+def _draw_shifts(site: int, seed: int, shift: float) -> SiteShifts:
     """Shifts that run through a golden-ratio sequence from a random start: evenly spread, neighbours far apart."""
     starts = np.random.default_rng([seed]).random(4)
-    return SiteShifts(*(2 * ((starts + site * GOLDEN_RATIO) % 1) - 1))
+    return SiteShifts(*(shift * (2 * ((starts + site * GOLDEN_RATIO) % 1) - 1)))
 
 
 def _draw_hidden(draw: Streams, patients: int) -> pd.DataFrame:
@@ -223,7 +224,7 @@ def _draw_clinical(draw: Streams, hidden: pd.DataFrame, shifts: SiteShifts, site
     """The eleven variables; age, grade, location and radiotherapy differ by site."""
     patients = len(hidden)
     radiotherapy = draw["practice"].dirichlet((6.0, 9.0, 5.0))
-    high, axial = 0.58 + 0.12 * shifts.grade, 0.2 + 0.1 * shifts.location
+    high, axial = np.clip([0.58 + 0.12 * shifts.grade, 0.2 + 0.1 * shifts.location], 0.05, 0.95)
     age = np.clip(draw["age"].normal(58 + 5 * shifts.age, 15, patients), 18, 95).round().astype(int)
     size = np.clip(TYPICAL_SIZE_CM * np.exp(draw["size"].normal(0, 0.5, patients)), 3, 25).round(1)
     grade = draw["grade"].choice(

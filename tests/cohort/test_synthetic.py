@@ -221,6 +221,22 @@ def test_case_mix_differs_by_site() -> None:
     assert len({simulated.scanner for simulated in sites}) == 6
 
 
+def test_shift_sets_how_far_sites_differ() -> None:
+    def spread(shift: float) -> tuple[float, float, float, float]:
+        sites = [simulate_site(site=site, patients=800, seed=SEED, shift=shift) for site in range(1, 7)]
+        return (
+            float(np.ptp([simulated.clinical["age"].mean() for simulated in sites])),
+            float(np.ptp([(simulated.clinical["grade"] == "high").mean() for simulated in sites])),
+            float(np.ptp([simulated.clinical["os_days"].mean() for simulated in sites])),
+            float(np.ptp([simulated.scanner.noise[0] for simulated in sites])),
+        )
+
+    alike, usual, far = spread(0.0), spread(1.0), spread(3.0)
+    assert alike[0] < 3  # what chance leaves of 800 patients
+    assert (np.array(far) > 1.5 * np.array(usual)).all()
+    assert alike[3] == 0
+
+
 def test_few_cells_are_missing(many: list[SimulatedSite]) -> None:
     missing = pd.concat([simulated.missing for simulated in many]).mean()
     lost = missing[missing > 0]
@@ -324,6 +340,8 @@ def test_the_two_latents_show_apart(seen: pd.DataFrame) -> None:
         ({"sites": 0, "patients": 10, "seed": 0}, "0 sites: ask for at least 1"),
         ({"sites": 4, "patients": 11, "seed": 0}, "11 patients are too few for 4 sites; ask for at least 12"),
         ({"sites": 1, "patients": 3, "seed": -1}, "seed -1 is negative"),
+        ({"sites": 1, "patients": 3, "seed": 0, "shift": -1.0}, "shift -1 is not between 0"),
+        ({"sites": 1, "patients": 3, "seed": 0, "shift": np.nan}, "shift nan is not between 0"),
     ],
 )
 def test_impossible_numbers_are_refused(tmp_path: Path, numbers: dict[str, int], message: str) -> None:
