@@ -52,12 +52,12 @@ def predict_patients(data: SiteData, model: RunModel) -> Iterator[PatientPredict
 def _predict_one(data: SiteData, row: int, model: RunModel) -> PatientPrediction:
     endpoints = model.experiment.data.endpoints
     times = np.array(model.folds[0].fitted.times)
-    if not _is_known(data, row, model):
+    reason = _why_no_prediction(data, row, model)
+    if reason is not None:
         nothing = np.full((len(endpoints), len(times)), np.nan)
         watched = np.zeros(len(endpoints))
-        remarks = ("no variable and no image is known: no prediction",)
         return PatientPrediction(
-            data.site, data.patients[row], times, nothing, nothing, nothing, watched, np.nan, remarks
+            data.site, data.patients[row], times, nothing, nothing, nothing, watched, np.nan, (reason,)
         )
     points, draws, percentiles = [], [], []
     for number, fold in enumerate(model.folds):
@@ -86,13 +86,24 @@ def _predict_one(data: SiteData, row: int, model: RunModel) -> PatientPrediction
     )
 
 
-def _is_known(data: SiteData, row: int, model: RunModel) -> bool:
-    """Whether the patient has any of the network's modalities: without one there is nothing to predict from."""
+def _why_no_prediction(data: SiteData, row: int, model: RunModel) -> str | None:
+    """Why the networks say nothing of a patient; None where they do.
+
+    The vector that stands for an absent modality is 0 until a training patient lacks that modality: while it is 0, a
+    network has not learned to do without.
+    """
     known = {
         "image": bool(data.has_image[row]),
         "clinical": bool(data.has_clinical(model.experiment.data.variables)[row]),
     }
-    return any(known[name] for name in model.experiment.data.modalities)
+    lacking = [name for name in model.experiment.data.modalities if not known[name]]
+    if len(lacking) == len(model.experiment.data.modalities):
+        return "no variable and no image is known: no prediction"
+    for name in lacking:
+        if not all(fold.network.absent[name].any() for fold in model.folds):
+            what, it = ("image", "it") if name == "image" else ("clinical variables", "them")
+            return f"without {what}, and no training patient lacked {it}: no prediction"
+    return None
 
 
 def _curves(fold: FoldModel, endpoints: Sequence[str], risks: NDArray[np.float64]) -> NDArray[np.float64]:

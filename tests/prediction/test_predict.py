@@ -1,10 +1,12 @@
 """stsmm predict: risks of new patients from a finished run, with their interval and what to be careful about."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from stsmm_core.cli import build_app
@@ -12,6 +14,7 @@ from stsmm_core.cohort.dictionary import PAPER_VARIABLES
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
 from stsmm_core.errors import CohortError, RunError
 from stsmm_core.prediction.model import dropout_risks, load_model, modality_batch, risk_and_features
+from stsmm_core.prediction.patients import predict_patients
 from stsmm_core.survival.baseline import breslow
 from stsmm_core.training.inputs import open_cohorts
 from stsmm_core.training.site_data import load_site_data
@@ -153,6 +156,24 @@ def test_nothing_is_predicted_of_a_patient_of_whom_nothing_is_known(trained, tmp
     assert told["risk"].isna().all()
     assert told["remarks"].eq("no variable and no image is known: no prediction").all()
     assert pd.read_csv(out / "curves.csv")["survival"].dropna().empty
+
+
+@pytest.mark.slow
+def test_nothing_is_predicted_without_a_modality_that_no_training_patient_lacked(trained):
+    """The vector for an absent image is 0 until a training patient lacks the image."""
+    model = load_model(trained / "run")
+    (cohort,) = open_cohorts([trained / "cohorts" / "site_2"])
+    data = load_site_data(cohort, model.experiment, cache=trained / "cache")
+    data = replace(data, has_image=np.arange(len(data.patients)) > 0)
+    with torch.no_grad():
+        model.folds[0].network.absent["image"].zero_()
+    without, with_image = list(predict_patients(data, model))[:2]
+    assert without.remarks == ("without image, and no training patient lacked it: no prediction",)
+    assert np.isnan(without.survival).all()
+    assert np.isfinite(with_image.survival).all()
+    with torch.no_grad():
+        model.folds[0].network.absent["image"].fill_(0.1)
+    assert np.isfinite(next(predict_patients(data, model)).survival).all()
 
 
 @pytest.mark.slow

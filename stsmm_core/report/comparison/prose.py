@@ -192,6 +192,9 @@ def _against_reference(comparison: Comparison, endpoint: str) -> str:
             continue
         beats = pair.difference.low is not None and pair.difference.low > 0
         verdict = "the interval lies above 0" if beats else "no gain over it is shown"
+        bar = comparison.record.results[REFERENCE][endpoint]["harrell_c"]
+        if bar.low is None or bar.low <= 0.5:
+            verdict += f", and {comparison.label(REFERENCE)} itself is not shown to rank better than chance"
         return (
             f"{_upper(ENDPOINTS[endpoint])}: C-index of {comparison.label(pair.model)} minus that of "
             f"{comparison.label(REFERENCE)} {pair.difference.value:+.2f} ({_interval(pair.difference, signed=True)}): "
