@@ -147,12 +147,16 @@ def sum_risk_sets(
 
 def _moments(covariates: Floats, weight: Floats, step: NDArray[np.intp], steps: int) -> Moments:
     count = covariates.shape[1]
-    weighted = covariates * weight[:, None]
-    zeroth, first, second = np.zeros(steps), np.zeros((steps, count)), np.zeros((steps, count, count))
-    np.add.at(zeroth, step, weight)
-    np.add.at(first, step, weighted)
-    np.add.at(second, step, weighted[:, :, None] * covariates[:, None, :])
-    return Moments(zeroth, first, second)
+    moments = Moments(np.zeros(steps), np.zeros((steps, count)), np.zeros((steps, count, count)))
+    order = np.argsort(step, kind="stable")
+    reached, starts = np.unique(step[order], return_index=True)
+    for at, start, end in zip(reached, starts, [*starts[1:], len(order)], strict=False):
+        rows = order[start:end]
+        weighted = covariates[rows] * weight[rows, None]
+        moments.zeroth[at] = weight[rows].sum()
+        moments.first[at] = weighted.sum(axis=0)
+        moments.second[at] = weighted.T @ covariates[rows]
+    return moments
 
 
 def _from_the_end(sums: Floats) -> Floats:
