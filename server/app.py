@@ -10,13 +10,15 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from server.consortium import FlowerConsortium
+from server.cox import FlowerCox
 from stsmm_core import protocol
-from stsmm_core.config import read_experiment
+from stsmm_core.config import Experiment, read_experiment
 from stsmm_core.errors import StsmmError
 from stsmm_core.files import write_text_atomically
 from stsmm_core.run_folder import (
     CHECKPOINTS_FOLDER,
     CONFIG_FILE,
+    COX_FILE,
     FAILURE_FILE,
     HISTORY_FILE,
     LEFT_OUT_FILE,
@@ -24,6 +26,8 @@ from stsmm_core.run_folder import (
     PROGRESS_FILE,
     SERVER_FILE,
 )
+from stsmm_core.training.cox import run_cox_fold, run_final_cox
+from stsmm_core.training.cox_results import write_cox
 from stsmm_core.training.experiment import Progress, run_fold, write_history
 from stsmm_core.training.results import make_metrics, write_metrics
 
@@ -53,6 +57,9 @@ def _run(grid: Grid, context: Context, run: Path) -> None:
 
     expected = int(context.run_config[protocol.SITES])
     consortium = FlowerConsortium(grid, experiment, expected=expected, left_out=left_out)
+    if experiment.model.kind == "cox":
+        _run_cox(consortium, experiment, run)
+        return
     folds = []
     for fold in range(experiment.evaluation.runs):
         report = partial(_show_progress, run / PROGRESS_FILE, fold)
@@ -64,6 +71,17 @@ def _run(grid: Grid, context: Context, run: Path) -> None:
         sites=consortium.descriptions,
         pairs=consortium.count_pairs(),
         folds=folds,
+    )
+    write_metrics(metrics, run / METRICS_FILE)
+
+
+def _run_cox(consortium: FlowerConsortium, experiment: Experiment, run: Path) -> None:
+    sites = FlowerCox(consortium, experiment)
+    folds = [run_cox_fold(sites, experiment, fold) for fold in range(experiment.evaluation.runs)]
+    pairs = consortium.count_pairs()
+    write_cox(run_final_cox(sites, experiment), experiment, run / COX_FILE)
+    metrics = make_metrics(
+        mode="federated", experiment=experiment, sites=consortium.descriptions, pairs=pairs, folds=folds
     )
     write_metrics(metrics, run / METRICS_FILE)
 

@@ -18,7 +18,7 @@ from stsmm_core.report.drawing import GREY, INK, MARKERS, PALETTE, WIDTH, figure
 from stsmm_core.report.history import FUSION, history_of
 from stsmm_core.report.results import Results
 
-_ALL_HEADS = (FUSION, *get_args(Modality))
+_ALL_HEADS = (FUSION, *get_args(Modality), "cox")
 COLOURS = dict(zip(_ALL_HEADS, PALETTE, strict=False))
 """A head's colour, the same in every run whatever its modalities."""
 

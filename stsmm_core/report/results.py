@@ -110,8 +110,9 @@ class Metrics(Record):
         unknown = [endpoint for endpoint in self.test if endpoint not in ENDPOINTS]
         if unknown:
             raise ValueError(f"test: unknown endpoint {', '.join(unknown)}; choose from {', '.join(ENDPOINTS)}")
-        if self.heads.get(FUSION) != self.test:
-            raise ValueError("test must equal heads.fusion: the fusion head is the model that is tested")
+        tested = next(iter(self.heads), FUSION)
+        if self.heads.get(tested) != self.test:
+            raise ValueError(f"test must equal heads.{tested}: the {tested} head is the model that is tested")
         for head, results in self.heads.items():
             if set(results) != set(self.test):
                 raise ValueError(f"heads.{head} must have the endpoints of test ({', '.join(self.test)})")

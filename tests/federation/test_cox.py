@@ -1,0 +1,177 @@
+"""A Cox regression over sites against the same in one place, and what a site refuses."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from flwr.app import Message, RecordDict
+from lifelines import CoxPHFitter
+from rich.console import Console
+
+from client.site import read_site
+from stsmm_core import protocol
+from stsmm_core.cohort.clinical import ClinicalEncoding
+from stsmm_core.cohort.cohort import Manifest, write_cohort_tables
+from stsmm_core.cohort.covariates import candidate_values
+from stsmm_core.cohort.synthetic_patients import simulate_site
+from stsmm_core.config import parse_experiment, to_toml
+from stsmm_core.errors import RunError
+from stsmm_core.protocol import cox
+from stsmm_core.training.inputs import open_cohorts
+from stsmm_core.training.train import train_run
+
+EXPERIMENT = """
+seed = 5
+data = {{ modalities = ["clinical"], variables = ["age", "sex", "grade", "size_cm", "depth", "radiotherapy"] }}
+model.kind = "cox"
+cox = {{ ties = "{ties}", ridge = 1.0, stratified = {stratified} }}
+evaluation = {{ bootstrap_replicates = 100, scheme = "{scheme}", folds = 3 }}
+"""
+
+
+def experiment_of(*, ties="breslow", stratified="false", scheme="split"):
+    return parse_experiment(EXPERIMENT.format(ties=ties, stratified=stratified, scheme=scheme), source="test")
+
+
+@pytest.fixture(scope="module")
+def cohorts(tmp_path_factory):
+    """Three hospitals without images: 130, 60 and 50 patients."""
+    out = tmp_path_factory.mktemp("clinical")
+    for site, patients in enumerate((130, 60, 50), start=1):
+        simulated = simulate_site(site=site, patients=patients, seed=3)
+        manifest = Manifest(
+            schema_version=1,
+            name=f"clinical_{site}",
+            site=f"site_{site}",
+            channels=(),
+            endpoints=("os", "dm"),
+            time_zero="surgery",
+        )
+        write_cohort_tables(out / f"site_{site}", manifest, simulated.clinical.mask(simulated.missing))
+    return out
+
+
+def train(experiment, cohorts, out, cache):
+    config = out.parent / f"{out.name}.toml"
+    config.write_text(to_toml(experiment))
+    train_run(Console(quiet=True), config, cohorts, out, cache=cache)
+
+
+def read(run, name):
+    return json.loads((run / name).read_text())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"ties": "efron", "scheme": "cv"}, {"stratified": "true"}],
+    ids=["breslow", "efron, cross-validated", "stratified"],
+)
+def test_a_federation_gives_the_model_of_the_pooled_patients(settings, cohorts, federate, tmp_path, cache):
+    experiment = experiment_of(**settings)
+    train(experiment, [cohorts], tmp_path / "centralised", cache)
+    federate(experiment, [cohorts], tmp_path / "federated")
+    assert not (tmp_path / "federated" / "left_out.log").exists()
+    pooled, together = (read(tmp_path / mode, "cox.json") for mode in ("centralised", "federated"))
+    for endpoint in ("os", "dm"):
+        expected, got = pooled["endpoints"][endpoint], together["endpoints"][endpoint]
+        assert (got["patients"], got["events"]) == (expected["patients"], expected["events"])
+        assert got["design"]["columns"] == expected["design"]["columns"]
+        for key in ("coefficients", "standard_errors"):
+            np.testing.assert_allclose(got["design"][key], expected["design"][key], rtol=0, atol=1e-9)
+        assert got["baselines"].keys() == expected["baselines"].keys()
+        for site in expected["baselines"]:
+            np.testing.assert_allclose(got["baselines"][site], expected["baselines"][site], rtol=1e-9)
+    alone, federated = (read(tmp_path / mode, "metrics.json") for mode in ("centralised", "federated"))
+    assert alone["heads"] == federated["heads"]
+    assert list(federated["heads"]) == ["cox"]
+    assert federated["test"]["os"]["harrell_c"]["value"] > 0.5
+    assert len(federated["selected_rounds"]) == experiment.evaluation.runs
+
+
+def test_the_final_model_equals_lifelines_on_all_rows(cohorts, federate, tmp_path, cache):
+    experiment = experiment_of(ties="efron")
+    federate(experiment, [cohorts], tmp_path / "run")
+    fitted = read(tmp_path / "run", "cox.json")
+    design = fitted["endpoints"]["os"]["design"]
+    moments = {key: tuple(value) for key, value in fitted["encoding"].items()}
+    encoding = ClinicalEncoding(experiment.data.variables, moments)
+    every = open_cohorts([cohorts])
+    clinical = pd.concat([cohort.clinical for cohort in every])
+    values = candidate_values(encoding, clinical)[:, design["columns"]]
+    values = (values - values.mean(axis=0)) / values.std(axis=0, ddof=1)
+    outcomes = [cohort.outcomes(["os"]) for cohort in every]
+    table = pd.DataFrame(values).assign(
+        time=np.concatenate([each.time[:, 0] for each in outcomes]),
+        event=np.concatenate([each.event[:, 0] for each in outcomes]),
+    )
+    expected = CoxPHFitter(penalizer=1 / len(table)).fit(
+        table, "time", "event", fit_options={"precision": 1e-12, "r_precision": 1e-14}
+    )
+    np.testing.assert_allclose(design["coefficients"], expected.params_, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(design["standard_errors"], expected.standard_errors_, rtol=0, atol=1e-6)
+    for row, coefficient, scale in zip(
+        fitted["endpoints"]["os"]["hazard_ratios"], design["coefficients"], design["scales"], strict=True
+    ):
+        assert row["hazard_ratio"] == pytest.approx(np.exp(coefficient / scale))
+        assert row["ci_low"] < row["hazard_ratio"] < row["ci_high"]
+
+
+def test_a_site_that_stops_answering_is_left_out_and_the_fit_begins_again(cohorts, federate, tmp_path):
+    experiment = experiment_of()
+    asked = []
+
+    def deliver(site: int, message: Message, answer) -> Message:
+        if message.metadata.message_type.endswith(cox.COX_SUMS_ACTION):
+            asked.append(site)
+            if site == 1 and asked.count(1) > 2:
+                return Message(RecordDict(), reply_to=message)
+        return answer()
+
+    federate(experiment, [cohorts], tmp_path / "run", deliver=deliver)
+    federate(experiment, [cohorts / "site_1", cohorts / "site_3"], tmp_path / "two")
+    log = (tmp_path / "run" / "left_out.log").read_text()
+    assert "site_2: it stopped answering" in log
+    lost, two = (read(tmp_path / run, "cox.json")["endpoints"]["dm"]["patients"] for run in ("run", "two"))
+    assert lost == two
+
+
+@pytest.fixture
+def hospitals(monkeypatch):
+    """Sites that withhold what speaks of fewer than five patients."""
+
+    def read_as_hospital(path):
+        return read_site(path).model_copy(update={"min_cell_size": 5})
+
+    monkeypatch.setattr("client.work.read_site", read_as_hospital)
+
+
+def test_hospitals_share_times_of_five_patients_and_only_columns_of_five(hospitals, cohorts, federate, tmp_path, cache):
+    said = []
+
+    def deliver(site: int, message: Message, answer) -> Message:
+        reply = answer()
+        if message.metadata.message_type.endswith((cox.COX_SUMS_ACTION, cox.COX_COLUMNS_ACTION)):
+            said.append((message, reply))
+        return reply
+
+    federate(experiment_of(), [cohorts], tmp_path / "run", deliver=deliver)
+    sums = [(m, r) for m, r in said if m.metadata.message_type.endswith(cox.COX_SUMS_ACTION)]
+    assert sums
+    for question, reply in sums:
+        if protocol.REFUSAL in reply.content:
+            continue
+        numbers = reply.content.metric_records[protocol.METRICS]
+        asked = question.content.config_records[protocol.CONFIG]
+        endpoint = "os" if asked["endpoint"] == 0 else "dm"
+        if not any(asked[f"{endpoint}.coefficients"]):  # the sums of hazards then count patients
+            at_risk = np.array([*numbers["at-risk.zeroth"], 0.0])
+            leaving = -np.diff(at_risk)
+            assert ((leaving < 1e-9) | (leaving >= 5 - 1e-9)).all()
+    assert read(tmp_path / "run", "cox.json")["endpoints"]["os"]["largest_move_days"] > 0
+
+
+def test_a_hospital_refuses_efrons_sums_over_a_few_patients(hospitals, cohorts, federate, tmp_path):
+    with pytest.raises(RunError, match="overall survival: 0 sites can take part"):
+        federate(experiment_of(ties="efron"), [cohorts], tmp_path / "run")
+    assert "minimum cell size" in (tmp_path / "run" / "left_out.log").read_text()
