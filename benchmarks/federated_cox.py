@@ -9,6 +9,7 @@ on training rows alone.
 """
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -19,6 +20,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from stsmm_core.cohort.clinical import fit_encoding, summarise
+from stsmm_core.cohort.cohort import Cohort
+from stsmm_core.cohort.covariates import candidate_values, choose_design, sum_columns
+from stsmm_core.cohort.dictionary import ENDPOINTS
+from stsmm_core.cohort.reading import load_cohort
+from stsmm_core.cohort.splits import Rows as FoldRows
+from stsmm_core.cohort.splits import make_folds
+from stsmm_core.cohort.tcga_sarc import import_tcga_sarc
+from stsmm_core.config import Evaluation
 from stsmm_core.seeds import generator
 from stsmm_core.survival.concordance import Concordance, concordance, count_pairs, total
 from stsmm_core.survival.cox_newton import CoxFit, maximise
@@ -30,6 +40,9 @@ STRENGTHS = np.geomspace(1000, 0.1, 25)
 TIES: tuple[Ties, ...] = ("breslow", "efron")
 FOLDS = 5
 REPLICATES = 1000
+SARCOMA = Evaluation(scheme="cv", folds=5, repeats=3)
+VARIABLES = ("age", "sex", "histology", "size_cm", "location", "depth")
+"""What TCGA-SARC records of the data dictionary's."""
 NOT_FEATURES = ("patient_id", "centre", "centre_name", "tss", "site", "fold", "os_event", "os_days")
 
 
@@ -161,11 +174,70 @@ def brca(source: Path) -> None:
             print_indices([site.covariates @ fitted.coefficients for site in test], test, names, seed=0)
 
 
+def sarcoma(source: Path) -> None:
+    """TCGA-SARC's four sites, cross-validated; each model's ridge is chosen on its own development rows."""
+    with tempfile.TemporaryDirectory() as scratch:
+        cohorts = [load_cohort(folder) for folder in import_tcga_sarc(source, Path(scratch) / "cohorts")]
+    names = [cohort.manifest.site for cohort in cohorts]
+    folds = [make_folds(cohort, SARCOMA, endpoints=("os", "dm"), seed=0) for cohort in cohorts]
+    for endpoint in ("os", "dm"):
+        chosen: list[float] = []
+        risks = [np.zeros(len(cohort.patients)) for cohort in cohorts]
+        for number in range(SARCOMA.runs):
+            tests = [each[number].test for each in folds]
+            rests = [
+                np.setdiff1d(np.arange(len(cohort.patients)), test) for cohort, test in zip(cohorts, tests, strict=True)
+            ]
+            train, test = _divided(cohorts, rests, tests, endpoint)
+            chosen.append(choose_ridge(train, ties="efron", seed=number)["partial likelihood"])
+            coefficients = fit(train, ties="efron", ridge=chosen[-1]).coefficients
+            for risk, rows, held_out in zip(risks, tests, test, strict=True):
+                risk[rows] += held_out.covariates @ coefficients / SARCOMA.repeats
+        everyone = [_rows(cohort, endpoint, np.zeros((len(cohort.patients), 0))) for cohort in cohorts]
+        print(
+            f"\ntcga_sarc, {ENDPOINTS[endpoint]}: {SARCOMA.folds}-fold cross-validation, {SARCOMA.repeats} times, "
+            f"Efron, ridge {min(chosen):.3g} to {max(chosen):.3g} by partial likelihood\n"
+        )
+        known = [np.isfinite(rows.time) for rows in everyone]
+        print_indices(
+            [risk[each] for risk, each in zip(risks, known, strict=True)],
+            [rows[each] for rows, each in zip(everyone, known, strict=True)],
+            names,
+            seed=0,
+        )
+
+
+def _divided(
+    cohorts: Sequence[Cohort], rests: Sequence[FoldRows], tests: Sequence[FoldRows], endpoint: str
+) -> tuple[list[Rows], list[Rows]]:
+    """Development rows whose outcome is known, and all test rows, by the columns that the former choose."""
+    rests = [
+        rest[np.isfinite(cohort.outcomes([endpoint]).time[rest, 0])]
+        for cohort, rest in zip(cohorts, rests, strict=True)
+    ]
+    tables = [cohort.clinical.iloc[rest] for cohort, rest in zip(cohorts, rests, strict=True)]
+    encoding = fit_encoding(reduce(add, (summarise(table, VARIABLES) for table in tables)), VARIABLES)
+    sums = (sum_columns(candidate_values(encoding, table), VARIABLES, minimum=1) for table in tables)
+    design = choose_design(reduce(add, sums), VARIABLES)
+    both: tuple[list[Rows], list[Rows]] = ([], [])
+    for cohort, rest, test in zip(cohorts, rests, tests, strict=True):
+        rows = _rows(cohort, endpoint, design.covariates(candidate_values(encoding, cohort.clinical)))
+        both[0].append(rows[rest])
+        both[1].append(rows[test])
+    return both
+
+
+def _rows(cohort: Cohort, endpoint: str, covariates: Floats) -> Rows:
+    outcomes = cohort.outcomes([endpoint])
+    return Rows(covariates, outcomes.time[:, 0], outcomes.event[:, 0])
+
+
 def main() -> None:
     """Both tables."""
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     brca(Path(sys.argv[1]) / "fed_tcga_brca")
+    sarcoma(Path(sys.argv[1]) / "tcga_sarc")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from stsmm_core.protocol.cox import (
     COX_RISKS_ACTION,
     COX_SUMS_ACTION,
 )
+from stsmm_core.protocol.time_counts import TIME_COUNTS_ACTION
 from stsmm_core.training.centre import Centre
 
 _UNEXPECTED = "an unexpected error; the site's log holds it"
@@ -61,6 +62,12 @@ def predict(message: Message, context: Context) -> Message:
 def count_pairs(message: Message, context: Context) -> Message:
     """At the end: concordance counts."""
     return _answer(message, context, lambda _, centre: answers.count_pairs(centre))
+
+
+@app.evaluate(TIME_COUNTS_ACTION)
+def count_times(message: Message, context: Context) -> Message:
+    """At the end: counts for the survival curves."""
+    return _answer(message, context, answers.count_times)
 
 
 @app.evaluate(COX_COLUMNS_ACTION)

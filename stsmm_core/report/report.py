@@ -66,6 +66,7 @@ def render(results: Results) -> str:
         training_table=tables.training_table(results),
         cohorts_suppressed=tables.SUPPRESSED in "".join(cell for row in (*rows, *images) for cell in row.cells),
         forest=data_uri(figures.forest_figure(results)),
+        survival=_survival(results),
         losses=data_uri(figures.loss_figure(results)),
         weights=data_uri(figures.weights_figure(results.history, results.heads, results.metrics.first_blending_rounds)),
         config=to_toml(results.experiment.with_pretrained(Path(results.experiment.model.pretrained).name)),
@@ -95,9 +96,16 @@ def render_cox(results: Results, cox: CoxRecord) -> str:
         cohort_blocks=across([site.site for site in sites], rows),
         cohorts_suppressed=tables.SUPPRESSED in "".join(cell for row in rows for cell in row.cells),
         forest=data_uri(figures.forest_figure(results)),
+        survival=_survival(results),
         config=to_toml(results.experiment.with_pretrained("")),
         versions=results.versions,
     )
+
+
+def _survival(results: Results) -> str | None:
+    """The survival curves as an image; None of a run that has none."""
+    curves = {endpoint: each for endpoint, each in (results.metrics.survival or {}).items() if each.sites}
+    return data_uri(figures.survival_figure(curves)) if curves else None
 
 
 def across(sites: Sequence[str], rows: tables.Table) -> tuple[Block, ...]:
