@@ -114,9 +114,9 @@ def choose_design(sums: ColumnSums, variables: Sequence[str]) -> Design:
 
     Nor has what does not vary, or what a site withholds; patients of such a level count with the reference.
     """
-    n = max(sums.patients, 2)
-    means = sums.first / n
-    variances = np.maximum(sums.second - n * means**2, 0.0) / (n - 1)
+    n = sums.patients
+    means = sums.first / max(n, 1)
+    variances = np.maximum(sums.second - n * means**2, 0.0) / max(n - 1, 1)
     kept = (variances > CONSTANT) & ~sums.withheld
     candidates = candidates_of(variables)
     for key in variables:
@@ -143,7 +143,7 @@ def _small(values: Floats, minimum: int, *, number: bool) -> NDArray[np.bool_]:
         return np.array([few(patients - missing), few(missing) or few(patients - missing)])
     counts = values.sum(axis=0)
     small = np.array([few(count) or few(patients - count) for count in counts])
-    while few(counts[small].sum()):
+    while few(counts[small].sum()) and not small.all():
         small[np.argmin(np.where(small | (counts == 0), np.inf, counts))] = True
     return small
 

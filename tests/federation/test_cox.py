@@ -5,19 +5,18 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from clinical_cohorts import write_clinical_cohorts
 from flwr.app import Message, RecordDict
 from lifelines import CoxPHFitter
 from rich.console import Console
 
-from client.site import read_site
 from stsmm_core import protocol
 from stsmm_core.cohort.clinical import ClinicalEncoding
-from stsmm_core.cohort.cohort import Manifest, write_cohort_tables
 from stsmm_core.cohort.covariates import candidate_values
-from stsmm_core.cohort.synthetic_patients import simulate_site
 from stsmm_core.config import parse_experiment, to_toml
 from stsmm_core.errors import RunError
 from stsmm_core.protocol import cox
+from stsmm_core.survival.kaplan_meier import kaplan_meier
 from stsmm_core.training.inputs import open_cohorts
 from stsmm_core.training.train import train_run
 
@@ -37,19 +36,7 @@ def experiment_of(*, ties="breslow", stratified="false", scheme="split"):
 @pytest.fixture(scope="module")
 def cohorts(tmp_path_factory):
     """Three hospitals without images: 130, 60 and 50 patients."""
-    out = tmp_path_factory.mktemp("clinical")
-    for site, patients in enumerate((130, 60, 50), start=1):
-        simulated = simulate_site(site=site, patients=patients, seed=3)
-        manifest = Manifest(
-            schema_version=1,
-            name=f"clinical_{site}",
-            site=f"site_{site}",
-            channels=(),
-            endpoints=("os", "dm"),
-            time_zero="surgery",
-        )
-        write_cohort_tables(out / f"site_{site}", manifest, simulated.clinical.mask(simulated.missing))
-    return out
+    return write_clinical_cohorts(tmp_path_factory.mktemp("clinical"), (130, 60, 50))
 
 
 def train(experiment, cohorts, out, cache):
@@ -136,16 +123,6 @@ def test_a_site_that_stops_answering_is_left_out_and_the_fit_begins_again(cohort
     assert lost == two
 
 
-@pytest.fixture
-def hospitals(monkeypatch):
-    """Sites that withhold what speaks of fewer than five patients."""
-
-    def read_as_hospital(path):
-        return read_site(path).model_copy(update={"min_cell_size": 5})
-
-    monkeypatch.setattr("client.work.read_site", read_as_hospital)
-
-
 def test_hospitals_share_times_of_five_patients_and_only_columns_of_five(hospitals, cohorts, federate, tmp_path, cache):
     said = []
 
@@ -175,3 +152,26 @@ def test_a_hospital_refuses_efrons_sums_over_a_few_patients(hospitals, cohorts, 
     with pytest.raises(RunError, match="overall survival: 0 sites can take part"):
         federate(experiment_of(ties="efron"), [cohorts], tmp_path / "run")
     assert "minimum cell size" in (tmp_path / "run" / "left_out.log").read_text()
+
+
+def test_a_federated_run_shows_the_curves_of_the_pooled_patients(cohorts, federate, tmp_path):
+    federate(experiment_of(), [cohorts], tmp_path / "run")
+    survival = read(tmp_path / "run", "metrics.json")["survival"]
+    outcomes = [cohort.outcomes(["os", "dm"]) for cohort in open_cohorts([cohorts])]
+    for column, endpoint in enumerate(("os", "dm")):
+        time = np.concatenate([each.time[:, column] for each in outcomes])
+        event = np.concatenate([each.event[:, column] for each in outcomes])[np.isfinite(time)]
+        expected = kaplan_meier(time=time[np.isfinite(time)], event=event)
+        np.testing.assert_array_equal(survival[endpoint]["pooled"]["days"], expected.times)
+        np.testing.assert_allclose(survival[endpoint]["pooled"]["survival"], expected.survival, atol=1e-12)
+        assert survival[endpoint]["pooled"]["at_risk"][0] == len(event)
+        assert list(survival[endpoint]["sites"]) == ["site_1", "site_2", "site_3"]
+        assert survival[endpoint]["largest_move_days"] == 0
+
+
+def test_the_curves_of_hospitals_have_steps_of_five_patients(hospitals, cohorts, federate, tmp_path):
+    federate(experiment_of(), [cohorts], tmp_path / "run")
+    survival = read(tmp_path / "run", "metrics.json")["survival"]["os"]
+    assert survival["largest_move_days"] > 0
+    for curve in survival["sites"].values():
+        assert (-np.diff([*curve["at_risk"], 0]) >= 5).all()
