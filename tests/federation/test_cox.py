@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from clinical_cohorts import write_clinical_cohorts
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from lifelines import CoxPHFitter
 from rich.console import Console
 
@@ -175,3 +175,30 @@ def test_the_curves_of_hospitals_have_steps_of_five_patients(hospitals, cohorts,
     assert survival["largest_move_days"] > 0
     for curve in survival["sites"].values():
         assert (-np.diff([*curve["at_risk"], 0]) >= 5).all()
+
+
+def test_a_hospital_refuses_a_column_that_it_withholds(hospitals, cohorts, federate, tmp_path):
+    experiment = experiment_of()
+    data = experiment.data.model_copy(update={"variables": ("age", "histology")})
+    rare_levels = experiment.model_copy(update={"data": data})
+    withheld = {}
+
+    def deliver(site: int, message: Message, answer) -> Message:
+        if message.metadata.message_type.endswith(cox.COX_SUMS_ACTION):
+            asked = message.content.config_records[protocol.CONFIG]
+            rare = [place for place, small in enumerate(withheld[site]) if small][:1]
+            name = "os" if asked["endpoint"] == 0 else "dm"
+            stray = ConfigRecord(dict(asked) | {f"{name}.columns": rare})
+            for key in ("means", "scales", "coefficients"):
+                stray[f"{name}.{key}"] = [1.0]
+            message.content[protocol.CONFIG] = stray
+        reply = answer()
+        if message.metadata.message_type.endswith(cox.COX_COLUMNS_ACTION) and site not in withheld:
+            withheld[site] = list(reply.content.metric_records[protocol.METRICS]["withheld"])
+        return reply
+
+    with pytest.raises(RunError, match="0 sites can take part"):
+        federate(rare_levels, [cohorts], tmp_path / "run", deliver=deliver)
+    assert all(any(columns) for columns in withheld.values())
+    log = (tmp_path / "run" / "left_out.log").read_text()
+    assert log.count("minimum cell size") == 3
