@@ -131,6 +131,23 @@ def choose_design(sums: ColumnSums, variables: Sequence[str]) -> Design:
     )
 
 
+def references_of(sums: ColumnSums, design: Design, variables: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What a category's levels in the design are compared with: its levels that have patients but no column.
+
+    More than one where a site withholds a level: nobody but that site knows whether it has patients.
+    """
+    references: dict[str, tuple[str, ...]] = {}
+    candidates = candidates_of(variables)
+    for key in variables:
+        places = [place for place, each in enumerate(candidates) if each.variable == key and each.level is not None]
+        if not isinstance(VARIABLES[key], Number) and set(places) & set(design.columns):
+            without = [place for place in places if place not in design.columns]
+            references[key] = tuple(
+                str(candidates[place].level) for place in without if sums.first[place] > 0 or sums.withheld[place]
+            )
+    return references
+
+
 def _small(values: Floats, minimum: int, *, number: bool) -> NDArray[np.bool_]:
     """Which columns of one variable tell of too few patients."""
 

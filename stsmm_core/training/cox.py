@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from stsmm_core.cohort.clinical import ClinicalEncoding
-from stsmm_core.cohort.covariates import ColumnSums, Design, choose_design
+from stsmm_core.cohort.covariates import ColumnSums, Design, choose_design, references_of
 from stsmm_core.cohort.dictionary import ENDPOINTS
 from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
@@ -81,12 +81,14 @@ class CoxModel:
     """A fitted model of one endpoint.
 
     Attributes:
+        references: levels that a category's hazard ratios are against, "" for a missing value.
         baselines: of the pooled patients ("pooled"), or each site's own where the model is stratified.
         patients, events: that it was fitted to.
         largest_move_days: how far a time was moved at most to make it shareable.
     """
 
     design: Design
+    references: Mapping[str, tuple[str, ...]]
     fit: CoxFit
     baselines: Mapping[str, BaselineHazard]
     patients: int
@@ -186,8 +188,16 @@ def _fit(sites: CoxSites, experiment: Experiment, fold: int, endpoint: int) -> C
         return sites.sums(fold, endpoint, term, answer.event_times).likelihood(coefficients)
 
     fit = maximise(likelihood, len(design.columns), ridge=experiment.cox.ridge)
-    model = CoxModel(design, fit, {}, answer.sums.patients, answer.events, answer.largest_move_days)
-    return replace(model, baselines=_baselines(sites, experiment, fold, endpoint, model.term, answer.event_times))
+    term = CoxTerm(design, fit.coefficients)
+    return CoxModel(
+        design,
+        references_of(answer.sums, design, experiment.data.variables),
+        fit,
+        _baselines(sites, experiment, fold, endpoint, term, answer.event_times),
+        answer.sums.patients,
+        answer.events,
+        answer.largest_move_days,
+    )
 
 
 def _baselines(

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stsmm_core.cohort.covariates import Design, candidates_of
-from stsmm_core.cohort.dictionary import VARIABLES, Category
+from stsmm_core.cohort.covariates import candidates_of
 from stsmm_core.config import Experiment
 from stsmm_core.files import write_text_atomically
 from stsmm_core.survival.baseline import BaselineHazard
@@ -20,9 +19,9 @@ from stsmm_core.training.fitted import curve_times
 def write_cox(final: FinalCox, experiment: Experiment, path: Path) -> None:
     """Write cox.json.
 
-    A hazard ratio is that of a level against the variable's reference, of a number by one standard deviation. The
-    baselines are cumulative hazards of a patient at the mean of every column, on a grid of quarter years; `grid_error`
-    is the most that the survival of such a patient falls between two times of the grid.
+    A hazard ratio is that of a level against the variable's reference, of a number by one standard deviation of the
+    encoding (`per`). The baselines are cumulative hazards of a patient at the mean of every column, on a grid of quarter
+    years; `grid_error` is the most that the survival of such a patient falls between two times of the grid.
     """
     times = curve_times(experiment.evaluation.horizons_years)
     content = {
@@ -48,7 +47,7 @@ def _describe(
         "log_likelihood": model.fit.log_likelihood,
         "null_log_likelihood": model.fit.null_log_likelihood,
         "largest_move_days": model.largest_move_days,
-        "references": _references(model.design, experiment),
+        "references": {key: list(levels) for key, levels in model.references.items()},
         "hazard_ratios": _hazard_ratios(model, experiment, moments),
         "design": {
             "columns": list(model.design.columns),
@@ -87,17 +86,6 @@ def _hazard_ratios(
             }
         )
     return rows
-
-
-def _references(design: Design, experiment: Experiment) -> dict[str, list[str]]:
-    """The levels of each category that have no column, together the reference; "" stands for a missing value."""
-    candidates = candidates_of(experiment.data.variables)
-    columns = {(candidates[column].variable, candidates[column].level) for column in design.columns}
-    return {
-        key: [level for level in (*variable.levels, "") if (key, level) not in columns]
-        for key, variable in VARIABLES.items()
-        if isinstance(variable, Category) and any(name == key for name, _ in columns)
-    }
 
 
 def _on_grid(baseline: BaselineHazard, times: Floats) -> Floats:
