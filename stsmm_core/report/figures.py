@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, ENDPOINTS, EVENTS
+from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, ENDPOINTS
 from stsmm_core.config import Modality
 from stsmm_core.report.drawing import GREY, INK, MARKERS, PALETTE, WIDTH, figure_style
 from stsmm_core.report.history import FUSION, history_of
@@ -127,11 +127,11 @@ def survival_figure(curves: Mapping[str, Survival]) -> Figure:
             if each.pooled is not None:
                 _draw_curve(axes, each.pooled, INK, 2.0)
                 _draw_band(axes, each.pooled)
-            axes.set_title(f"Free of {EVENTS[endpoint]}")
+            axes.set_title(_capital(ENDPOINTS[endpoint]))
             axes.set_xlabel("years")
             axes.set_ylim(0, 1.02)
             axes.set_xlim(left=0)
-        panels[0].set_ylabel("share of patients")
+        panels[0].set_ylabel("share without event")
         lines = [Line2D([], [], color=site_colour(place), label=site) for place, site in enumerate(names)]
         lines.append(Line2D([], [], color=INK, linewidth=2.0, label="all sites"))
         figure.legend(handles=lines, loc="outside lower center", ncols=min(len(lines), 5))

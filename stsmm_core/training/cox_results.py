@@ -20,8 +20,8 @@ def write_cox(final: FinalCox, experiment: Experiment, path: Path) -> None:
     """Write cox.json.
 
     A hazard ratio is that of a level against the variable's reference, of a number by one standard deviation of the
-    encoding (`per`). The baselines are cumulative hazards of a patient at the mean of every column, on a grid of quarter
-    years; `grid_error` is the most that the survival of such a patient falls between two times of the grid.
+    encoding (`per`). The baselines are cumulative hazards of a patient at the mean of every column, on a grid of
+    quarter years; `grid_error` is the most that the survival of such a patient falls between two times of the grid.
     """
     times = curve_times(experiment.evaluation.horizons_years)
     content = {

@@ -1,6 +1,7 @@
 """A Cox regression over sites against the same in one place, and what a site refuses."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,8 @@ from rich.console import Console
 from stsmm_core import protocol
 from stsmm_core.cohort.clinical import ClinicalEncoding
 from stsmm_core.cohort.covariates import candidate_values
-from stsmm_core.config import parse_experiment, to_toml
+from stsmm_core.cohort.tcga_sarc import import_tcga_sarc
+from stsmm_core.config import parse_experiment, read_experiment, to_toml
 from stsmm_core.errors import RunError
 from stsmm_core.protocol import cox
 from stsmm_core.survival.kaplan_meier import kaplan_meier
@@ -76,32 +78,58 @@ def test_a_federation_gives_the_model_of_the_pooled_patients(settings, cohorts, 
     assert len(federated["selected_rounds"]) == experiment.evaluation.runs
 
 
-def test_the_final_model_equals_lifelines_on_all_rows(cohorts, federate, tmp_path, cache):
-    experiment = experiment_of(ties="efron")
-    federate(experiment, [cohorts], tmp_path / "run")
-    fitted = read(tmp_path / "run", "cox.json")
-    design = fitted["endpoints"]["os"]["design"]
+def assert_final_model_is_that_of_lifelines(run, experiment, cohorts):
+    """Coefficients and standard errors of cox.json against lifelines on the rows of all cohorts."""
+    fitted = read(run, "cox.json")
+    every = open_cohorts([cohorts])
     moments = {key: tuple(value) for key, value in fitted["encoding"].items()}
     encoding = ClinicalEncoding(experiment.data.variables, moments)
-    every = open_cohorts([cohorts])
-    clinical = pd.concat([cohort.clinical for cohort in every])
-    values = candidate_values(encoding, clinical)[:, design["columns"]]
-    values = (values - values.mean(axis=0)) / values.std(axis=0, ddof=1)
-    outcomes = [cohort.outcomes(["os"]) for cohort in every]
-    table = pd.DataFrame(values).assign(
-        time=np.concatenate([each.time[:, 0] for each in outcomes]),
-        event=np.concatenate([each.event[:, 0] for each in outcomes]),
-    )
-    expected = CoxPHFitter(penalizer=1 / len(table)).fit(
-        table, "time", "event", fit_options={"precision": 1e-12, "r_precision": 1e-14}
-    )
-    np.testing.assert_allclose(design["coefficients"], expected.params_, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(design["standard_errors"], expected.standard_errors_, rtol=0, atol=1e-6)
-    for row, coefficient, scale in zip(
-        fitted["endpoints"]["os"]["hazard_ratios"], design["coefficients"], design["scales"], strict=True
-    ):
+    candidates = candidate_values(encoding, pd.concat([cohort.clinical for cohort in every]))
+    for column, endpoint in enumerate(experiment.data.endpoints):
+        outcomes = [cohort.outcomes(experiment.data.endpoints) for cohort in every]
+        time = np.concatenate([each.time[:, column] for each in outcomes])
+        event = np.concatenate([each.event[:, column] for each in outcomes])
+        design = fitted["endpoints"][endpoint]["design"]
+        values = candidates[:, design["columns"]][np.isfinite(time)]
+        values = (values - values.mean(axis=0)) / values.std(axis=0, ddof=1)
+        table = pd.DataFrame(values).assign(time=time[np.isfinite(time)], event=event[np.isfinite(time)])
+        expected = CoxPHFitter(penalizer=experiment.cox.ridge / len(table)).fit(
+            table, "time", "event", fit_options={"precision": 1e-12, "r_precision": 1e-14}
+        )
+        np.testing.assert_allclose(design["coefficients"], expected.params_, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(design["standard_errors"], expected.standard_errors_, rtol=0, atol=1e-6)
+
+
+def test_the_final_model_equals_lifelines_on_all_rows(cohorts, federate, tmp_path):
+    experiment = experiment_of(ties="efron")
+    federate(experiment, [cohorts], tmp_path / "run")
+    assert_final_model_is_that_of_lifelines(tmp_path / "run", experiment, cohorts)
+    fitted = read(tmp_path / "run", "cox.json")["endpoints"]["os"]
+    columns = fitted["hazard_ratios"], fitted["design"]["coefficients"], fitted["design"]["scales"]
+    for row, coefficient, scale in zip(*columns, strict=True):
         assert row["hazard_ratio"] == pytest.approx(np.exp(coefficient / scale))
         assert row["ci_low"] < row["hazard_ratio"] < row["ci_high"]
+
+
+@pytest.mark.real_data
+def test_the_four_sites_of_tcga_sarc_give_the_pooled_model(federate, tmp_path):
+    source = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "tcga_sarc"
+    if not source.is_dir():
+        pytest.skip("the real data are not beside the checkout (../shared/data)")
+    import_tcga_sarc(source, tmp_path / "cohorts")
+    experiment = read_experiment(Path(__file__).resolve().parents[2] / "configs" / "tcga_sarc_cox.toml")
+    experiment = experiment.model_copy(
+        update={
+            "cox": experiment.cox.model_copy(update={"ties": "efron"}),
+            "evaluation": experiment.evaluation.model_copy(update={"repeats": 1}),
+        }
+    )
+    federate(experiment, [tmp_path / "cohorts"], tmp_path / "run")
+    assert_final_model_is_that_of_lifelines(tmp_path / "run", experiment, tmp_path / "cohorts")
+    test = read(tmp_path / "run", "metrics.json")["test"]
+    for endpoint, patients in (("os", 112), ("dm", 111)):
+        assert test[endpoint]["harrell_c"]["n"] == patients
+        assert test[endpoint]["harrell_c"]["value"] > 0.6
 
 
 def test_a_site_that_stops_answering_is_left_out_and_the_fit_begins_again(cohorts, federate, tmp_path):
