@@ -9,8 +9,10 @@ from stsmm_core import protocol
 from stsmm_core.cohort.clinical import shareable_training_sums
 from stsmm_core.cohort.dictionary import SCHEMA_VERSION
 from stsmm_core.model.mmnn import Weights
+from stsmm_core.protocol.time_counts import time_counts_to_numbers
 from stsmm_core.run_folder import software_versions
 from stsmm_core.training.centre import Centre
+from stsmm_core.training.curves import shared_counts
 from stsmm_core.training.trainer import Trainer
 
 
@@ -70,6 +72,12 @@ def predict(content: RecordDict, centre: Centre) -> RecordDict:
 def count_pairs(centre: Centre) -> RecordDict:
     """Concordance counts of this site's test patients."""
     return RecordDict({protocol.METRICS: MetricRecord(protocol.pairs_to_numbers(centre.count_pairs()))})
+
+
+def count_times(site: Site, centre: Centre) -> RecordDict:
+    """Events and censorings by time, moved so that enough patients leave together."""
+    counts = shared_counts(centre, minimum=site.min_cell_size)
+    return RecordDict({protocol.METRICS: MetricRecord(time_counts_to_numbers(counts))})
 
 
 def _trainer(content: RecordDict, centre: Centre) -> Trainer:

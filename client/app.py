@@ -7,11 +7,19 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client import answers
+from client import answers, cox
 from client.site import PolicyError, Site
 from client.work import open_site, site_log
 from stsmm_core import protocol
 from stsmm_core.errors import CohortError, ConfigError, RunError
+from stsmm_core.protocol.cox import (
+    COX_BASELINE_ACTION,
+    COX_COLUMNS_ACTION,
+    COX_LIKELIHOOD_ACTION,
+    COX_RISKS_ACTION,
+    COX_SUMS_ACTION,
+)
+from stsmm_core.protocol.time_counts import TIME_COUNTS_ACTION
 from stsmm_core.training.centre import Centre
 
 _UNEXPECTED = "an unexpected error; the site's log holds it"
@@ -54,6 +62,42 @@ def predict(message: Message, context: Context) -> Message:
 def count_pairs(message: Message, context: Context) -> Message:
     """At the end: concordance counts."""
     return _answer(message, context, lambda _, centre: answers.count_pairs(centre))
+
+
+@app.evaluate(TIME_COUNTS_ACTION)
+def count_times(message: Message, context: Context) -> Message:
+    """At the end: counts for the survival curves."""
+    return _answer(message, context, answers.count_times)
+
+
+@app.evaluate(COX_COLUMNS_ACTION)
+def cox_columns(message: Message, context: Context) -> Message:
+    """Before a Cox regression: sums of the columns and event times."""
+    return _answer(message, context, lambda site, centre: cox.columns(message.content, site, centre))
+
+
+@app.evaluate(COX_SUMS_ACTION)
+def cox_sums(message: Message, context: Context) -> Message:
+    """A step of a Cox regression: risk-set sums."""
+    return _answer(message, context, lambda site, centre: cox.sums(message.content, site, centre))
+
+
+@app.evaluate(COX_LIKELIHOOD_ACTION)
+def cox_likelihood(message: Message, context: Context) -> Message:
+    """A step of a Cox regression stratified by site: the site's own likelihood."""
+    return _answer(message, context, lambda site, centre: cox.likelihood(message.content, site, centre))
+
+
+@app.evaluate(COX_BASELINE_ACTION)
+def cox_baseline(message: Message, context: Context) -> Message:
+    """After a Cox regression stratified by site: the site's own baseline hazard."""
+    return _answer(message, context, lambda site, centre: cox.baseline(message.content, site, centre))
+
+
+@app.evaluate(COX_RISKS_ACTION)
+def cox_risks(message: Message, context: Context) -> Message:
+    """After a Cox regression: predict the test patients."""
+    return _answer(message, context, lambda _, centre: cox.risks(message.content, centre))
 
 
 def _answer(message: Message, context: Context, answer: Callable[[Site, Centre], RecordDict]) -> Message:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,13 +11,16 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from server.consortium import FlowerConsortium
+from server.cox import FlowerCox
 from stsmm_core import protocol
-from stsmm_core.config import read_experiment
+from stsmm_core.config import Experiment, read_experiment
 from stsmm_core.errors import StsmmError
 from stsmm_core.files import write_text_atomically
+from stsmm_core.protocol.time_counts import TIME_COUNTS_ACTION, time_counts_from_numbers
 from stsmm_core.run_folder import (
     CHECKPOINTS_FOLDER,
     CONFIG_FILE,
+    COX_FILE,
     FAILURE_FILE,
     HISTORY_FILE,
     LEFT_OUT_FILE,
@@ -24,8 +28,11 @@ from stsmm_core.run_folder import (
     PROGRESS_FILE,
     SERVER_FILE,
 )
+from stsmm_core.training.cox import run_cox_fold, run_final_cox
+from stsmm_core.training.cox_results import write_cox
+from stsmm_core.training.curves import describe_curves
 from stsmm_core.training.experiment import Progress, run_fold, write_history
-from stsmm_core.training.results import make_metrics, write_metrics
+from stsmm_core.training.results import Course, make_metrics, write_metrics
 
 app = ServerApp()
 
@@ -53,11 +60,8 @@ def _run(grid: Grid, context: Context, run: Path) -> None:
 
     expected = int(context.run_config[protocol.SITES])
     consortium = FlowerConsortium(grid, experiment, expected=expected, left_out=left_out)
-    folds = []
-    for fold in range(experiment.evaluation.runs):
-        report = partial(_show_progress, run / PROGRESS_FILE, fold)
-        folds.append(run_fold(consortium, experiment, fold, checkpoints=run / CHECKPOINTS_FOLDER, report=report))
-    write_history(folds, run / HISTORY_FILE)
+    course = _fit_cox if experiment.model.kind == "cox" else _train
+    folds = course(consortium, experiment, run)
     metrics = make_metrics(
         mode="federated",
         experiment=experiment,
@@ -65,7 +69,31 @@ def _run(grid: Grid, context: Context, run: Path) -> None:
         pairs=consortium.count_pairs(),
         folds=folds,
     )
+    metrics["survival"] = describe_curves(
+        consortium.ask(
+            TIME_COUNTS_ACTION, "survival curves", {}, lambda numbers: time_counts_from_numbers(numbers, experiment)
+        )
+    )
     write_metrics(metrics, run / METRICS_FILE)
+
+
+def _train(consortium: FlowerConsortium, experiment: Experiment, run: Path) -> Sequence[Course]:
+    folds = []
+    for fold in range(experiment.evaluation.runs):
+        report = partial(_show_progress, run / PROGRESS_FILE, fold)
+        folds.append(run_fold(consortium, experiment, fold, checkpoints=run / CHECKPOINTS_FOLDER, report=report))
+    write_history(folds, run / HISTORY_FILE)
+    return folds
+
+
+def _fit_cox(consortium: FlowerConsortium, experiment: Experiment, run: Path) -> Sequence[Course]:
+    sites = FlowerCox(consortium, experiment)
+    folds = []
+    for fold in range(experiment.evaluation.runs):
+        write_text_atomically(run / PROGRESS_FILE, json.dumps({"fold": fold, "round": 0, "best": None}))
+        folds.append(run_cox_fold(sites, experiment, fold))
+    write_cox(run_final_cox(sites, experiment), experiment, run / COX_FILE)
+    return folds
 
 
 def _show_progress(path: Path, fold: int, progress: Progress) -> None:

@@ -1,7 +1,7 @@
 """A consortium of Flower nodes: the rounds of an experiment as messages."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from operator import add
 from typing import Any, TypeVar
@@ -144,6 +144,31 @@ class FlowerConsortium:
         if not tested:
             raise RunError("no site could test the model; the same command tries the test again")
         return tested
+
+    def ask(
+        self, action: str, stage: str, numbers: Mapping[str, Any], read: Callable[[MetricRecord], Reading]
+    ) -> dict[str, Reading]:
+        """A question to every site of the fold: what could be read of the answers, by the sites' names.
+
+        Args:
+            action: of the evaluate messages.
+            stage: how the log calls the question.
+            numbers: what it holds, beside the fold and the encoding.
+        """
+        config = self._config()
+        config.update(numbers)
+        replies = self._send(f"evaluate.{action}", config, self._sites)
+        by_name = {self._sites[reply.metadata.src_node_id]: reply for reply in replies}
+        answers = {
+            site: self._read(by_name[site], stage, lambda reply: read(read_numbers(reply))) for site in sorted(by_name)
+        }
+        return {site: answer for site, answer in answers.items() if answer is not None}
+
+    def leave_out(self, sites: Iterable[str], reason: str) -> None:
+        """Ask these sites no more in this fold."""
+        for site in sites:
+            self._left_out(site, reason)
+        self._sites = {node: site for node, site in self._sites.items() if site not in set(sites)}
 
     def _read_description(self, reply: Message) -> tuple[SiteDescription, ClinicalSummary]:
         numbers = read_numbers(reply)

@@ -17,7 +17,7 @@ from simulation.partition import divide_equally
 from simulation.runtime import Runtime, flower_runtime
 from stsmm_core import protocol
 from stsmm_core.cohort.cohort import ORACLE_FILE, Cohort
-from stsmm_core.config import Experiment, read_experiment, to_toml
+from stsmm_core.config import Experiment, ModelKind, read_experiment, to_toml
 from stsmm_core.errors import CohortError, RunError
 from stsmm_core.files import write_text_atomically
 from stsmm_core.report.report import write_report
@@ -42,14 +42,24 @@ START_S = 120.0
 
 
 def simulate_run(
-    console: Console, config: Path, cohorts: Sequence[Path], out: Path, *, centres: int | None, cache: Path | None
+    console: Console,
+    config: Path,
+    cohorts: Sequence[Path],
+    out: Path,
+    *,
+    centres: int | None,
+    cache: Path | None,
+    kind: ModelKind | None = None,
 ) -> None:
     """Train over virtual centres and write the run folder.
+
+    Args:
+        kind: of the model, in place of the experiment's.
 
     Raises:
         StsmmError: when the experiment, the cohorts or the run cannot be used, or the run fails.
     """
-    experiment = read_experiment(config)
+    experiment = read_experiment(config, kind=kind)
     available_device(experiment.training.device)
     virtual = virtual_centres(open_cohorts(cohorts), centres, seed=experiment.seed)
     announce_inputs(console, experiment, virtual)

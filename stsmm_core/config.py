@@ -155,9 +155,13 @@ class Comparators(Section):
     """Least patients in a leaf of a tree."""
 
 
-class Model(Section):
-    """The network."""
+ModelKind = Literal["mmnn", "cox"]
 
+
+class Model(Section):
+    """The model: the multimodal network, whose settings these are, or a Cox regression (section `cox`)."""
+
+    kind: ModelKind = "mmnn"
     image_encoder: Literal["densenet121", "small_densenet"] = "densenet121"
     features: Count = 12
     """Length of each encoder's feature vector."""
@@ -178,6 +182,17 @@ class Model(Section):
         if self.image_encoder != "densenet121":
             raise ValueError(f"pretrained weights are for 'densenet121', not for '{self.image_encoder}'")
         return self
+
+
+class Cox(Section):
+    """Cox regression on the clinical variables, exact over sites."""
+
+    ties: Literal["breslow", "efron"] = "breslow"
+    """Efron's treatment needs sums over the patients whose events fall on one day, which tell more of them."""
+    ridge: Annotated[float, Field(ge=0, strict=True)] = 0.1
+    """Weight of half the sum of squared coefficients, of standardised columns, against the log likelihood."""
+    stratified: Annotated[bool, Field(strict=True)] = False
+    """Compare patients within a site only, each site with a baseline hazard of its own."""
 
 
 class Training(Section):
@@ -282,6 +297,7 @@ class Experiment(Section):
     data: Data = Data()
     imaging: Imaging = Imaging()
     model: Model = Model()
+    cox: Cox = Cox()
     training: Training = Training()
     blending: Blending = Blending()
     federation: Federation = Federation()
@@ -313,6 +329,8 @@ class Experiment(Section):
             raise ValueError(
                 f"imaging.shape must be at least {smallest} voxels along each axis for {self.model.image_encoder}"
             )
+        if self.model.kind == "cox" and self.data.modalities != ("clinical",):
+            raise ValueError("a Cox model takes clinical variables alone; set data.modalities = ['clinical']")
         if self.model.pretrained and "image" not in self.data.modalities:
             raise ValueError("model.pretrained is for the image encoder, but data.modalities has no 'image'")
         return self
@@ -325,9 +343,22 @@ class Experiment(Section):
         """
         return self.model_copy(update={"model": self.model.model_copy(update={"pretrained": path})})
 
+    def with_kind(self, kind: ModelKind) -> "Experiment":
+        """The same with another kind of model.
+
+        Raises:
+            ConfigError: when that kind does not fit the rest.
+        """
+        model = self.model.model_copy(update={"kind": kind})
+        return parse_experiment(
+            to_toml(self.model_copy(update={"model": model})), source=f"the experiment with model.kind = '{kind}'"
+        )
+
     @property
     def heads(self) -> tuple[str, ...]:
-        """Names of the output layers, the multimodal one first."""
+        """Names of the output layers, the multimodal one first; a Cox model is one of its own."""
+        if self.model.kind == "cox":
+            return ("cox",)
         return ("fusion", *self.data.modalities)
 
     @property
@@ -340,8 +371,11 @@ class Experiment(Section):
         return round_number % self.checkpoint_rounds == 0
 
 
-def read_experiment(path: Path) -> Experiment:
+def read_experiment(path: Path, *, kind: ModelKind | None = None) -> Experiment:
     """Read and validate an experiment file; a path in it becomes absolute.
+
+    Args:
+        kind: of the model, in place of the file's.
 
     Raises:
         ConfigError: naming the file, every wrong key and the allowed choices.
@@ -353,6 +387,8 @@ def read_experiment(path: Path) -> Experiment:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text; save the experiment file as UTF-8") from None
     experiment = parse_experiment(text, source=str(path))
+    if kind is not None:
+        experiment = experiment.with_kind(kind)
     if not experiment.model.pretrained:
         return experiment
     return experiment.with_pretrained(str((path.parent / Path(experiment.model.pretrained).expanduser()).resolve()))

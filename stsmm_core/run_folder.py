@@ -22,6 +22,7 @@ INPUTS_FILE = "inputs.json"
 HISTORY_FILE = "history.csv"
 HISTORY_COLUMNS = ("fold", "round", "head", "train_loss", "validation_loss", "weight")
 METRICS_FILE = "metrics.json"
+COX_FILE = "cox.json"
 PROGRESS_FILE = "progress.json"
 FAILURE_FILE = "failure.txt"
 SERVER_FILE = "server.pid"

@@ -54,6 +54,8 @@ def load_model(run: Path) -> RunModel:
         experiment = read_experiment(folder / CONFIG_FILE)
     except ConfigError as error:
         raise RunError(f"{error}\n  restore the file that the run wrote, or run again") from None
+    if experiment.model.kind == "cox":
+        raise RunError(f"{run}: a Cox regression, which has no network to predict with; its model is in cox.json")
     folds = []
     for fold in range(experiment.evaluation.runs):
         checkpoint = folder / CHECKPOINTS_FOLDER / f"fold-{fold}.pt"

@@ -1,7 +1,7 @@
 """The figures of the report, drawn on matplotlib's object interface: no pyplot, no state left behind."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 import numpy as np
@@ -12,13 +12,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from stsmm_core.cohort.dictionary import ENDPOINTS
+from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, ENDPOINTS
 from stsmm_core.config import Modality
 from stsmm_core.report.drawing import GREY, INK, MARKERS, PALETTE, WIDTH, figure_style
 from stsmm_core.report.history import FUSION, history_of
-from stsmm_core.report.results import Results
+from stsmm_core.report.results import Curve, PooledCurve, Results, Survival
 
-_ALL_HEADS = (FUSION, *get_args(Modality))
+_ALL_HEADS = (FUSION, *get_args(Modality), "cox")
 COLOURS = dict(zip(_ALL_HEADS, PALETTE, strict=False))
 """A head's colour, the same in every run whatever its modalities."""
 
@@ -113,6 +113,45 @@ def weights_figure(history: pd.DataFrame, heads: Sequence[str], first_updates: S
         handles = [*shares, checkpoint, first] if updated else [*shares, checkpoint]
         figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), columnspacing=1.4)
         return figure
+
+
+def survival_figure(curves: Mapping[str, Survival]) -> Figure:
+    """Kaplan-Meier curves, one panel an endpoint: a thin line a site, the pooled one thick with its interval."""
+    names = sorted({site for each in curves.values() for site in each.sites})
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+        panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+        for axes, (endpoint, each) in zip(panels, curves.items(), strict=True):
+            for site, curve in each.sites.items():
+                _draw_curve(axes, curve, site_colour(names.index(site)), 0.9)
+            if each.pooled is not None:
+                _draw_curve(axes, each.pooled, INK, 2.0)
+                _draw_band(axes, each.pooled)
+            axes.set_title(_capital(ENDPOINTS[endpoint]))
+            axes.set_xlabel("years")
+            axes.set_ylim(0, 1.02)
+            axes.set_xlim(left=0)
+        panels[0].set_ylabel("share without event")
+        lines = [Line2D([], [], color=site_colour(place), label=site) for place, site in enumerate(names)]
+        lines.append(Line2D([], [], color=INK, linewidth=2.0, label="all sites"))
+        figure.legend(handles=lines, loc="outside lower center", ncols=min(len(lines), 5))
+        return figure
+
+
+def site_colour(place: int) -> str:
+    """The colour of a site by its place among the names; beyond the palette they come again."""
+    return PALETTE[place % len(PALETTE)]
+
+
+def _draw_curve(axes: Axes, curve: Curve, colour: str, width: float) -> None:
+    years = np.array([0.0, *curve.days]) / DAYS_PER_YEAR
+    axes.step(years, [1.0, *curve.survival], where="post", color=colour, linewidth=width)
+
+
+def _draw_band(axes: Axes, curve: PooledCurve) -> None:
+    years = np.array(curve.days) / DAYS_PER_YEAR
+    low, high = (np.array([np.nan if end is None else end for end in ends]) for ends in (curve.low, curve.high))
+    axes.fill_between(years, low, high, step="post", color=INK, alpha=0.12, linewidth=0)
 
 
 def _draw_interval(axes: Axes, results: Results, head: str, endpoint: str, row: int) -> None:

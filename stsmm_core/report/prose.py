@@ -58,12 +58,7 @@ def honest_numbers(results: Results) -> tuple[str, ...]:
             f"The interval for {_names(unproven)} reaches 0.5 or below: this run does not show that the model ranks "
             "patients better than chance there."
         )
-    losses = [results.series(fold, FUSION)["validation_loss"] for fold in range(results.folds)]
-    selected = results.metrics.selected_rounds
-    idle = sum(loss[number] >= loss[0] for loss, number in zip(losses, selected, strict=True))
-    if idle:
-        which = "" if results.folds == 1 else f" in {idle} of {results.folds} folds"
-        said.append(f"No round had a lower validation loss than the untrained network{which}: training did not help.")
+    said.extend(_idle_training(results))
     untested = [site.site for site in results.metrics.cohorts if site.site not in results.metrics.tested_sites]
     if untested:
         said.append(f"Not tested, and missing from every figure above: {', '.join(untested)}.")
@@ -75,6 +70,19 @@ def honest_numbers(results: Results) -> tuple[str, ...]:
         "training again. They do not test one head against another."
     )
     return tuple(said)
+
+
+def _idle_training(results: Results) -> list[str]:
+    """Where training did not lower the validation loss; a model without rounds of training has no history."""
+    if results.history.empty:
+        return []
+    losses = [results.series(fold, FUSION)["validation_loss"] for fold in range(results.folds)]
+    selected = results.metrics.selected_rounds
+    idle = sum(loss[number] >= loss[0] for loss, number in zip(losses, selected, strict=True))
+    if not idle:
+        return []
+    which = "" if results.folds == 1 else f" in {idle} of {results.folds} folds"
+    return [f"No round had a lower validation loss than the untrained network{which}: training did not help."]
 
 
 def methods(results: Results) -> tuple[str, ...]:

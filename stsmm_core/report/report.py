@@ -6,10 +6,13 @@ from pathlib import Path
 
 from stsmm_core.cohort.dictionary import ENDPOINTS
 from stsmm_core.config import to_toml
-from stsmm_core.report import figures, prose, tables
+from stsmm_core.report import cox_prose, figures, prose, tables
+from stsmm_core.report.cox import CoxRecord, hazard_table, read_cox_run
 from stsmm_core.report.drawing import data_uri
 from stsmm_core.report.page import template, write_page
 from stsmm_core.report.results import Results, read_results
+from stsmm_core.report.run_files import read_run_experiment
+from stsmm_core.run_folder import CONFIG_FILE
 
 REPORT_FILE = "report.html"
 SITES_ACROSS = 6
@@ -33,7 +36,10 @@ def write_report(run: Path) -> Path:
     Raises:
         RunError: naming the file of the run folder that is missing, broken or cannot be written.
     """
-    page = render(read_results(run))
+    if read_run_experiment(run / CONFIG_FILE).model.kind == "cox":
+        page = render_cox(*read_cox_run(run))
+    else:
+        page = render(read_results(run))
     write_page(run / REPORT_FILE, page)
     return run / REPORT_FILE
 
@@ -60,11 +66,46 @@ def render(results: Results) -> str:
         training_table=tables.training_table(results),
         cohorts_suppressed=tables.SUPPRESSED in "".join(cell for row in (*rows, *images) for cell in row.cells),
         forest=data_uri(figures.forest_figure(results)),
+        survival=_survival(results),
         losses=data_uri(figures.loss_figure(results)),
         weights=data_uri(figures.weights_figure(results.history, results.heads, results.metrics.first_blending_rounds)),
         config=to_toml(results.experiment.with_pretrained(Path(results.experiment.model.pretrained).name)),
         versions=results.versions,
     )
+
+
+def render_cox(results: Results, cox: CoxRecord) -> str:
+    """The page of a Cox regression; equal results give an equal page."""
+    sites = results.metrics.cohorts
+    rows = tables.cohort_table(sites)
+    results_table = tables.results_table(results)
+    return template("cox.html").render(
+        results=results,
+        cox=cox,
+        endpoint_names=ENDPOINTS,
+        subtitle=prose.subtitle(results),
+        scheme=prose.scheme(results.experiment),
+        duration=prose.duration(results.metrics.wall_s),
+        honest=prose.honest_numbers(results),
+        methods=cox_prose.methods(results, cox),
+        results_table=results_table,
+        results_suppressed=any(
+            tables.SUPPRESSED in (row.n, row.events, row.pairs) for part in results_table.values() for row in part
+        ),
+        hazards={endpoint: hazard_table(cox.endpoints[endpoint]) for endpoint in results.endpoints},
+        cohort_blocks=across([site.site for site in sites], rows),
+        cohorts_suppressed=tables.SUPPRESSED in "".join(cell for row in rows for cell in row.cells),
+        forest=data_uri(figures.forest_figure(results)),
+        survival=_survival(results),
+        config=to_toml(results.experiment.with_pretrained("")),
+        versions=results.versions,
+    )
+
+
+def _survival(results: Results) -> str | None:
+    """The survival curves as an image; None of a run that has none."""
+    curves = {endpoint: each for endpoint, each in (results.metrics.survival or {}).items() if each.sites}
+    return data_uri(figures.survival_figure(curves)) if curves else None
 
 
 def across(sites: Sequence[str], rows: tables.Table) -> tuple[Block, ...]:

@@ -91,6 +91,36 @@ class SiteSummary(Record):
         return self
 
 
+class Curve(Record):
+    """A Kaplan-Meier curve: its value from each time on."""
+
+    days: tuple[float, ...]
+    survival: tuple[Index, ...]
+    at_risk: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _equally_long(self) -> "Curve":
+        if not len(self.days) == len(self.survival) == len(self.at_risk):
+            raise ValueError("days, survival and at_risk must be equally long")
+        return self
+
+
+class PooledCurve(Curve):
+    """The curve of all sites' patients with its 95 % interval, which is None where the curve is 1 or 0."""
+
+    low: tuple[Index | None, ...]
+    high: tuple[Index | None, ...]
+
+
+class Survival(Record):
+    """Curves of one endpoint, and the sites that withhold theirs."""
+
+    sites: dict[str, Curve]
+    pooled: PooledCurve | None
+    withheld: tuple[str, ...]
+    largest_move_days: Annotated[float, Field(ge=0)]
+
+
 class Metrics(Record):
     """metrics.json of a finished run."""
 
@@ -104,14 +134,16 @@ class Metrics(Record):
     first_blending_rounds: tuple[RoundNumber | None, ...]
     wall_s: Annotated[float, Field(ge=0)]
     rounds: RoundNumber
+    survival: dict[str, Survival] | None = None
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "Metrics":
         unknown = [endpoint for endpoint in self.test if endpoint not in ENDPOINTS]
         if unknown:
             raise ValueError(f"test: unknown endpoint {', '.join(unknown)}; choose from {', '.join(ENDPOINTS)}")
-        if self.heads.get(FUSION) != self.test:
-            raise ValueError("test must equal heads.fusion: the fusion head is the model that is tested")
+        tested = next(iter(self.heads), FUSION)
+        if self.heads.get(tested) != self.test:
+            raise ValueError(f"test must equal heads.{tested}: the {tested} head is the model that is tested")
         for head, results in self.heads.items():
             if set(results) != set(self.test):
                 raise ValueError(f"heads.{head} must have the endpoints of test ({', '.join(self.test)})")

@@ -74,7 +74,7 @@ def kaplan_meier(
     weight = np.ones(len(time)) if weight is None else weight
     times, lost, happened = _steps(time, event, weight)
     at_risk = np.cumsum((lost + happened)[::-1])[::-1]
-    return _product_limit(times, happened, at_risk)
+    return product_limit(times, happened, at_risk)
 
 
 def censoring_curve(*, time: NDArray[np.float64], event: NDArray[np.float64]) -> KaplanMeier:
@@ -84,7 +84,7 @@ def censoring_curve(*, time: NDArray[np.float64], event: NDArray[np.float64]) ->
     """
     times, lost, happened = _steps(time, event, np.ones(len(time)))
     at_risk = np.cumsum((lost + happened)[::-1])[::-1] - happened
-    return _product_limit(times, lost, at_risk)
+    return product_limit(times, lost, at_risk)
 
 
 def median_follow_up(*, time: NDArray[np.float64], event: NDArray[np.float64]) -> MedianFollowUp:
@@ -129,6 +129,25 @@ def resampled_survival(
     return np.where(followed | (survival == 0), survival, np.nan)
 
 
+def product_limit(
+    times: NDArray[np.float64], happened: NDArray[np.float64], at_risk: NDArray[np.float64]
+) -> KaplanMeier:
+    """Product-limit estimate from counts.
+
+    Args:
+        times: distinct times in days, increasing, shape (steps,).
+        happened: how many events fell on each, shape (steps,).
+        at_risk: how many could have had one there, shape (steps,).
+    """
+    share = np.divide(happened, at_risk, out=np.zeros(len(times)), where=happened > 0)
+    left = at_risk - happened
+    # Fractional weights add up with rounding errors, and the last step must still reach 0.
+    left[np.isclose(share, 1)] = 0.0
+    with np.errstate(divide="ignore"):
+        terms = np.divide(happened, at_risk * left, out=np.zeros(len(times)), where=happened > 0)
+    return KaplanMeier(times, np.cumprod(1 - share), np.cumsum(terms))
+
+
 def _steps(
     time: NDArray[np.float64], event: NDArray[np.float64], weight: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -140,18 +159,6 @@ def _steps(
     lost = np.bincount(step, np.where(happened, 0.0, weight), minlength=len(times))
     events = np.bincount(step, np.where(happened, weight, 0.0), minlength=len(times))
     return times, lost.astype(float), events.astype(float)
-
-
-def _product_limit(
-    times: NDArray[np.float64], happened: NDArray[np.float64], at_risk: NDArray[np.float64]
-) -> KaplanMeier:
-    share = np.divide(happened, at_risk, out=np.zeros(len(times)), where=happened > 0)
-    left = at_risk - happened
-    # Fractional weights add up with rounding errors, and the last step must still reach 0.
-    left[np.isclose(share, 1)] = 0.0
-    with np.errstate(divide="ignore"):
-        terms = np.divide(happened, at_risk * left, out=np.zeros(len(times)), where=happened > 0)
-    return KaplanMeier(times, np.cumprod(1 - share), np.cumsum(terms))
 
 
 def _first_time(times: NDArray[np.float64], curve: NDArray[np.float64]) -> float | None:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from stsmm_core.config import ModelKind
+
 ConfigFile = Annotated[Path, typer.Argument(help="Experiment file, e.g. configs/demo.toml.", metavar="CONFIG")]
 CohortFolders = Annotated[
     list[Path],
@@ -16,11 +18,22 @@ CacheFolder = Annotated[
     typer.Option("--cache", help="Folder of preprocessed images to share between runs.", show_default="in --out"),
 ]
 
+KindOfModel = Annotated[
+    ModelKind | None, typer.Option("--model", help="Kind of model, in place of the experiment's model.kind.")
+]
 
-def train(config: ConfigFile, cohort: CohortFolders, out: RunFolder, cache: CacheFolder = None) -> None:
+
+def train(
+    config: ConfigFile,
+    cohort: CohortFolders,
+    out: RunFolder,
+    model: KindOfModel = None,
+    cache: CacheFolder = None,
+) -> None:
     """Train on all cohorts together, in one place.
 
-    Writes the run folder: config.toml, versions.json, history.csv, metrics.json, checkpoints, report.html.
+    Writes the run folder: config.toml, versions.json, history.csv, metrics.json, checkpoints (of a
+    Cox model cox.json instead), report.html.
     """
     from rich.console import Console
 
@@ -28,7 +41,7 @@ def train(config: ConfigFile, cohort: CohortFolders, out: RunFolder, cache: Cach
     from stsmm_core.training.train import train_run
 
     refuse_inside_cohorts(cache, cohort, option="--cache")
-    train_run(Console(), config, cohort, out, cache=cache)
+    train_run(Console(), config, cohort, out, cache=cache, kind=model)
 
 
 def preprocess(

@@ -78,6 +78,11 @@ class Progress:
     seconds: float = 0.0
     history: tuple[HistoryRow, ...] = field(default=())
 
+    @property
+    def rounds(self) -> int:
+        """Rounds trained so far."""
+        return self.round
+
     def after(
         self,
         round_number: int,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pandas as pd
 
@@ -14,7 +14,30 @@ from stsmm_core.config import Experiment
 from stsmm_core.files import write_text_atomically
 from stsmm_core.survival.concordance import PairCounts, concordance, total
 from stsmm_core.training.centre import Centre, SiteDescription
-from stsmm_core.training.experiment import Progress
+
+
+class Course(Protocol):
+    """How a fold's model came about, be it trained or fitted."""
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that were gone."""
+        ...
+
+    @property
+    def selected_round(self) -> int:
+        """The round whose model is tested."""
+        ...
+
+    @property
+    def first_blending_round(self) -> int | None:
+        """The round whose checkpoint first changed the blending weights, where there are any."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """Time spent."""
+        ...
 
 
 def make_metrics(
@@ -23,7 +46,7 @@ def make_metrics(
     experiment: Experiment,
     sites: Sequence[SiteDescription],
     pairs: Mapping[str, Sequence[Sequence[PairCounts]]],
-    folds: Sequence[Progress],
+    folds: Sequence[Course],
 ) -> dict[str, Any]:
     """Put together metrics.json.
 
@@ -41,14 +64,14 @@ def make_metrics(
     return {
         "mode": mode,
         "cohorts": [site.to_table() for site in sites],
-        "test": heads["fusion"],
+        "test": heads[experiment.heads[0]],
         "heads": heads,
         "oracle": None,
         "tested_sites": sorted(pairs),
         "selected_rounds": [fold.selected_round for fold in folds],
         "first_blending_rounds": [fold.first_blending_round for fold in folds],
         "wall_s": round(sum(fold.seconds for fold in folds), 1),
-        "rounds": experiment.training.rounds,
+        "rounds": max(fold.rounds for fold in folds),
     }
 
 

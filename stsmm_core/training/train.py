@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from stsmm_core.cohort.cohort import Cohort
-from stsmm_core.config import Experiment, read_experiment
+from stsmm_core.config import Experiment, ModelKind, read_experiment
 from stsmm_core.report.report import write_report
 from stsmm_core.run_folder import (
     CHECKPOINTS_FOLDER,
+    COX_FILE,
     HISTORY_FILE,
     METRICS_FILE,
     SITES_FOLDER,
@@ -22,11 +23,14 @@ from stsmm_core.run_folder import (
 )
 from stsmm_core.training.centralised import Centralised
 from stsmm_core.training.centre import Centre, open_centre, open_salt
+from stsmm_core.training.cox import run_cox_fold, run_final_cox
+from stsmm_core.training.cox_centralised import CentralisedCox
+from stsmm_core.training.cox_results import write_cox
 from stsmm_core.training.experiment import Progress, run_fold, write_history
 from stsmm_core.training.fitted import save_fitted
 from stsmm_core.training.inputs import announce_inputs, open_cohorts
 from stsmm_core.training.progress import progress_bar
-from stsmm_core.training.results import make_metrics, oracle_concordance, write_metrics
+from stsmm_core.training.results import Course, make_metrics, oracle_concordance, write_metrics
 from stsmm_core.training.site_data import load_site_data
 from stsmm_core.training.summary import print_results
 from stsmm_core.training.trainer import available_device
@@ -45,20 +49,34 @@ class TrainedModel:
     risks: NDArray[np.float64]
 
 
-def train_run(console: Console, config: Path, cohort: Sequence[Path], out: Path, *, cache: Path | None) -> None:
+def train_run(
+    console: Console,
+    config: Path,
+    cohort: Sequence[Path],
+    out: Path,
+    *,
+    cache: Path | None,
+    kind: ModelKind | None = None,
+) -> None:
     """Train on all cohorts in one place and write the run folder.
+
+    Args:
+        kind: of the model, in place of the experiment's.
 
     Raises:
         StsmmError: when the experiment, the cohorts or the run folder cannot be used.
     """
-    experiment = read_experiment(config)
+    experiment = read_experiment(config, kind=kind)
     available_device(experiment.training.device)
     cohorts = open_cohorts(cohort)
     announce_inputs(console, experiment, cohorts)
     with open_run(out, experiment, describe_inputs("centralised", cohorts)):
         if not (out / METRICS_FILE).exists():
             centres = load_centres(console, experiment, cohorts, out, cache=cache or out / "cache")
-            train_models(console, centres, out)
+            if experiment.model.kind == "cox":
+                fit_cox_models(centres, out)
+            else:
+                train_models(console, centres, out)
         metrics = json.loads((out / METRICS_FILE).read_text(encoding="utf-8"))
         print_results(console, metrics, write_report(out))
 
@@ -90,13 +108,26 @@ def train_models(console: Console, centres: Sequence[Centre], out: Path, *, name
         models.append(TrainedModel(progress, consortium.risks(progress.selected)))
     folds = [model.progress for model in models]
     write_history(folds, out / HISTORY_FILE)
+    _write_metrics(centres, folds, out)
+    return models
+
+
+def fit_cox_models(centres: Sequence[Centre], out: Path) -> None:
+    """Fit one Cox model a fold and the final one of all patients, and write what they found into the run folder."""
+    experiment = centres[0].experiment
+    sites = CentralisedCox(centres)
+    folds = [run_cox_fold(sites, experiment, fold) for fold in range(experiment.evaluation.runs)]
+    write_cox(run_final_cox(sites, experiment), experiment, out / COX_FILE)
+    _write_metrics(centres, folds, out)
+
+
+def _write_metrics(centres: Sequence[Centre], folds: Sequence[Course], out: Path) -> None:
     metrics = make_metrics(
         mode="centralised",
-        experiment=experiment,
+        experiment=centres[0].experiment,
         sites=[centre.describe() for centre in centres],
         pairs={centre.site: centre.count_pairs() for centre in centres},
         folds=folds,
     )
     metrics["oracle"] = oracle_concordance(centres)
     write_metrics(metrics, out / METRICS_FILE)
-    return models

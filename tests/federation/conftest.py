@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import app as client_app
+from client.site import Site, read_site
 from server.app import main as server_main
 from simulation.simulate import virtual_centres, write_sites
 from stsmm_core import protocol
@@ -100,6 +101,16 @@ def experiment() -> Experiment:
         """,
         source="test",
     )
+
+
+@pytest.fixture
+def hospitals(monkeypatch):
+    """Sites that withhold what speaks of fewer than five patients."""
+
+    def read_as_hospital(path: Path) -> Site:
+        return read_site(path).model_copy(update={"min_cell_size": 5})
+
+    monkeypatch.setattr("client.work.read_site", read_as_hospital)
 
 
 @pytest.fixture
