@@ -52,13 +52,13 @@ def make_trainer(folder, data=None, **training):
 
 
 def gradients(trainer):
-    return {name: value.grad.clone() for name, value in trainer._network.named_parameters() if value.grad is not None}
+    return {name: value.grad.clone() for name, value in trainer.network.named_parameters() if value.grad is not None}
 
 
 def test_two_passes_give_the_gradient_of_one(tmp_path):
     """Against autograd through the whole window at once, with batch norm, dropout and augmentation in the game."""
     trainer = make_trainer(tmp_path)
-    network, window, blending = trainer._network.train(), np.arange(20), (0.5, 0.2, 0.3)
+    network, window, blending = trainer.network.train(), np.arange(20), (0.5, 0.2, 0.3)
     before = get_weights(network)
     trainer._accumulate(window, blending, (1, 0, 0))
     two_passes, statistics = gradients(trainer), get_weights(network)
@@ -70,7 +70,7 @@ def test_two_passes_give_the_gradient_of_one(tmp_path):
 
     seeds = [derive_seed(*trainer._seed_parts(1, 0, 0), number) for number in range(3)]
     outputs = torch.cat([trainer._draw(*batch) for batch in zip(batches, seeds, strict=True)], dim=1)
-    trainer._blended_loss(outputs, window, blending).backward()
+    trainer.blended_loss(outputs, window, blending).backward()
     one_pass = gradients(trainer)
 
     assert two_passes.keys() == one_pass.keys()
@@ -84,12 +84,12 @@ def test_two_passes_give_the_gradient_of_one(tmp_path):
 def test_a_batch_sees_the_risk_set_of_the_window(tmp_path):
     """Batches of 8 with a window of 20 must not give the gradients of three risk sets."""
     trainer = make_trainer(tmp_path)
-    trainer._network.train()
-    before = get_weights(trainer._network)
+    trainer.network.train()
+    before = get_weights(trainer.network)
     trainer._accumulate(np.arange(20), (1.0, 0.0, 0.0), (1, 0, 0))
     window = gradients(trainer)
-    set_weights(trainer._network, before)
-    trainer._network.zero_grad(set_to_none=True)
+    set_weights(trainer.network, before)
+    trainer.network.zero_grad(set_to_none=True)
     for batch in np.array_split(np.arange(20), 3):
         trainer._accumulate(batch, (1 / 3, 0.0, 0.0), (1, 0, 0))
     batches = gradients(trainer)
@@ -120,7 +120,7 @@ def test_test_patients_cannot_change_the_training(tmp_path):
     changed.outcomes.time[26:] = 1.0
     changed.outcomes.event[26:] = 1.0
     trainers = [make_trainer(tmp_path / name, each) for name, each in (("a", data), ("b", changed))]
-    weights = get_weights(trainers[0]._network)
+    weights = get_weights(trainers[0].network)
     first, second = (trainer.train_round(1, weights, (0.4, 0.3, 0.3)).weights for trainer in trainers)
     assert all(np.array_equal(first[name], second[name]) for name in first)
     losses = [trainer.losses(1, first) for trainer in trainers]
@@ -130,7 +130,7 @@ def test_test_patients_cannot_change_the_training(tmp_path):
 def test_risks_are_relative_to_the_training_patients(tmp_path):
     """The mean over training patients is the origin, for a head that hears only some of them too."""
     trainer = make_trainer(tmp_path)
-    weights = get_weights(trainer._network)
+    weights = get_weights(trainer.network)
     risks = trainer.risks(weights, np.arange(26, PATIENTS))
     outputs = trainer._outputs(weights, np.arange(PATIENTS))
     has_image = make_data().has_image
@@ -147,7 +147,7 @@ def test_a_site_without_an_event_returns_the_weights_it_got(tmp_path):
     data = make_data()
     data.outcomes.event[:20] = 0
     trainer = make_trainer(tmp_path, data)
-    weights = get_weights(trainer._network)
+    weights = get_weights(trainer.network)
     trained = trainer.train_round(1, weights, (0.4, 0.3, 0.3))
     assert (trained.patients, trained.events, trained.windows_without_event) == (20, 0, 1)
     assert all(np.array_equal(trained.weights[name], weights[name]) for name in weights)
@@ -157,4 +157,4 @@ def test_divergence_is_said_when_it_shows(tmp_path):
     """In the outputs of the next window, before any weight is infinite."""
     trainer = make_trainer(tmp_path, risk_window=8, learning_rate=1e30)
     with pytest.raises(RunError, match="training diverged"):
-        trainer.train_round(1, get_weights(trainer._network), (0.4, 0.3, 0.3))
+        trainer.train_round(1, get_weights(trainer.network), (0.4, 0.3, 0.3))
