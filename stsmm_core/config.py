@@ -243,9 +243,9 @@ class Blending(Section):
 class Federation(Section):
     """How the sites' updates become one model."""
 
-    strategy: Literal[
-        "fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "fedtrimmedavg", "krum"
-    ] = "fedavg"
+    strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "fedtrimmedavg", "krum"] = (
+        "fedavg"
+    )
     weighted_by: Literal["events", "patients"] = "events"
     """Not used by fedmedian, fedtrimmedavg and krum, in which every site has one vote."""
     site_factor: Literal["none", "generalisation"] = "none"

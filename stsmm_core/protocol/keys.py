@@ -37,6 +37,13 @@ WITHHELD_VARIABLES = "withheld"
 BLENDING = "blending-weights"
 WEIGHT = "weight"
 """How much a site's update counts in the average."""
+PATIENTS = "patients"
+EVENTS = "events"
+SEEN = "modalities-seen"
+MISSED = "modalities-missed"
+"""Whether a site trained on a patient with, and without, each modality: 0 or 1 a modality."""
+PROXIMAL_MU = "proximal-mu"
+"""Flower's own key: what FedProx sends with a training round."""
 
 Numbers = dict[str, Any]
 """A record of numbers and lists of numbers."""

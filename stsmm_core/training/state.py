@@ -1,4 +1,4 @@
-"""What a site keeps between rounds: optimiser state, outputs at checkpoints, what is its own, risks of test patients."""
+"""What a site keeps between rounds: optimiser state, outputs at checkpoints, its own weights, test risks."""
 
 import re
 from collections.abc import Sequence

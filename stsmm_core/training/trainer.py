@@ -97,9 +97,9 @@ class Trainer:
         self.fold = fold
         self.state = state
         self._device = available_device(experiment.training.device)
-        self.network = build_network(
-            experiment, channels=channels, clinical_inputs=encoding.width, fold=state.fold
-        ).to(self._device)
+        self.network = build_network(experiment, channels=channels, clinical_inputs=encoding.width, fold=state.fold).to(
+            self._device
+        )
         self._clinical = torch.from_numpy(encoding.encode(data.clinical))
         has_clinical = data.has_clinical(encoding.variables)
         modalities = {"image": data.has_image, "clinical": has_clinical}
@@ -155,7 +155,7 @@ class Trainer:
         self.state.save_optimizer(round_number, optimizer.state_dict())
         events = int(self._data.outcomes[rows].events().sum())
         has = self._present[1:, np.concatenate([rows[:0], *trained_on])]
-        seen, missed = (tuple(bool(any_patient) for any_patient in part.any(axis=1)) for part in (has, ~has))
+        seen, missed = (tuple(bool(row.any()) for row in part) for part in (has, ~has))
         return TrainedRound(trained, len(rows), events, len(skipped), seen, missed)
 
     def losses(self, round_number: int, weights: Weights) -> RoundLosses:
@@ -176,7 +176,9 @@ class Trainer:
 
     def loss_sums(self, weights: Weights) -> tuple[LossSums, LossSums]:
         """Loss sums of the training and of the validation set."""
-        train, validation = (self.sums(self._outputs(weights, rows), rows) for rows in (self.fold.train, self.fold.validation))
+        train, validation = (
+            self.sums(self._outputs(weights, rows), rows) for rows in (self.fold.train, self.fold.validation)
+        )
         return train, validation
 
     def risks(self, weights: Weights, rows: Rows) -> NDArray[np.float64]:

@@ -89,7 +89,7 @@ def test_a_site_without_an_event_takes_part_and_adds_nothing(quick, change, fede
     federate(quick, [change("site_2", edit)], tmp_path / "run")
     metrics = metrics_of(tmp_path / "run")
     assert metrics["cohorts"][1]["events"] == {"os": 0, "dm": 0}
-    assert not (tmp_path / "run" / "left_out.log").exists()
+    assert not (tmp_path / "run" / "audit.jsonl").exists()
 
 
 def test_no_event_anywhere_is_refused(quick, change, cache, tmp_path):

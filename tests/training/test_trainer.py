@@ -12,6 +12,7 @@ from stsmm_core.cohort.splits import Fold
 from stsmm_core.config import parse_experiment
 from stsmm_core.errors import RunError
 from stsmm_core.model.mmnn import get_weights, set_weights
+from stsmm_core.training.optimisation import pull_back
 from stsmm_core.training.site_data import SiteData
 from stsmm_core.training.state import SiteState
 from stsmm_core.training.trainer import Trainer
@@ -42,7 +43,8 @@ def make_trainer(folder, data=None, **training):
     data = data or make_data()
     given = {"epochs": 2, "batch_size": 8, "risk_window": 30} | training
     experiment = parse_experiment(
-        "imaging.shape = [16, 16, 16]\nmodel.image_encoder = 'small_densenet'\nblending.interval = 1\n"
+        "imaging.shape = [16, 16, 16]\nmodel.image_encoder = 'small_densenet'\n"
+        + f"blending.interval = {given.get('local_epochs', 1)}\n"
         + "\n".join(f"training.{key} = {value!r}" for key, value in given.items()),
         source="test",
     )
@@ -158,3 +160,48 @@ def test_divergence_is_said_when_it_shows(tmp_path):
     trainer = make_trainer(tmp_path, risk_window=8, learning_rate=1e30)
     with pytest.raises(RunError, match="training diverged"):
         trainer.train_round(1, get_weights(trainer.network), (0.4, 0.3, 0.3))
+
+
+def test_the_proximal_term_is_its_gradient():
+    """Against autograd of mu / 2 |w - start|^2; a weight outside the step stays outside."""
+    network = torch.nn.ModuleList([torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)])
+    start = [parameter.detach() + 1 for parameter in network.parameters()]
+    network[0](torch.ones(4, 3)).square().sum().backward()
+    plain = [parameter.grad.clone() for parameter in network[0].parameters()]
+    pull_back(network.parameters(), start, 0.7)
+    for parameter, before, gradient in zip(network[0].parameters(), start[:2], plain, strict=True):
+        term = 0.35 * (parameter - before).square().sum()
+        (expected,) = torch.autograd.grad(term, parameter)
+        torch.testing.assert_close(parameter.grad, gradient + expected)
+    assert all(parameter.grad is None for parameter in network[1].parameters())
+
+
+def test_the_proximal_term_holds_a_site_back(tmp_path):
+    moved = []
+    for mu in (0.0, 5.0):
+        trainer = make_trainer(tmp_path / str(mu), epochs=8, local_epochs=4, learning_rate=0.01, schedule="constant")
+        start = get_weights(trainer.network)
+        weights = trainer.train_round(1, start, (0.4, 0.3, 0.3), proximal_mu=mu).weights
+        moved.append(sum(np.square(weights[name] - start[name]).sum() for name in start if "running" not in name))
+    assert moved[1] < 0.8 * moved[0]
+
+
+def test_a_round_says_which_modalities_it_saw(tmp_path):
+    weights = get_weights(make_trainer(tmp_path / "a").network)
+    trained = make_trainer(tmp_path / "a").train_round(1, weights, (0.4, 0.3, 0.3))
+    assert (trained.seen, trained.missed) == ((True, True), (True, False))
+    data = make_data()
+    data.has_image[:20] = False
+    trained = make_trainer(tmp_path / "b", data).train_round(1, weights, (0.4, 0.3, 0.3))
+    assert (trained.seen, trained.missed) == ((False, True), (True, False))
+    for name, value in trained.weights.items():  # nor do running statistics move
+        if name.startswith(("encoders.image.", "heads.image.", "absent.clinical")):
+            np.testing.assert_array_equal(value, weights[name])
+
+
+def test_a_round_without_an_event_saw_nothing(tmp_path):
+    data = make_data()
+    data.outcomes.event[:20] = 0
+    trainer = make_trainer(tmp_path, data)
+    trained = trainer.train_round(1, get_weights(trainer.network), (0.4, 0.3, 0.3))
+    assert not any((*trained.seen, *trained.missed))
