@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from client.site import Site
@@ -11,6 +12,7 @@ from stsmm_core.cohort.dictionary import SCHEMA_VERSION
 from stsmm_core.config import Experiment
 from stsmm_core.model.mmnn import Weights, normalisation_names
 from stsmm_core.run_folder import software_versions
+from stsmm_core.survival.event_order import looks_inverted
 from stsmm_core.training import own
 from stsmm_core.training.centre import Centre
 from stsmm_core.training.personal import personalise
@@ -65,7 +67,8 @@ def train(content: RecordDict, centre: Centre) -> RecordDict:
 def evaluate(content: RecordDict, centre: Centre) -> RecordDict:
     """Loss sums of the server's weights on this site's training and validation patients.
 
-    At a checkpoint also the site's own blending weights, where the scope of blending asks for them.
+    At a checkpoint also the site's own blending weights, where the scope of blending asks for them; before the first
+    round also whether its events look coded the wrong way round.
     """
     experiment, round_number = centre.experiment, _number(content, protocol.ROUND)
     trainer = _trainer(content, centre)
@@ -75,6 +78,10 @@ def evaluate(content: RecordDict, centre: Centre) -> RecordDict:
         sent = _blending(content, experiment)
         weights = own.update_blending(trainer.state, experiment, round_number, sent, losses)
         numbers[protocol.BLENDING] = list(weights)
+    if round_number == 0:
+        outcomes = centre.data.outcomes[np.concatenate([trainer.fold.train, trainer.fold.validation])]
+        inverted = [looks_inverted(*column) for column in zip(outcomes.time.T, outcomes.event.T, strict=True)]
+        numbers[protocol.INVERTED] = [int(each) for each in inverted]
     return RecordDict({protocol.METRICS: MetricRecord(numbers)})
 
 

@@ -109,11 +109,14 @@ class GradientBlending(Strategy):
             RunError: when fewer sites than `federation.min_sites` gave a usable reply.
         """
         own: dict[str, tuple[float, ...]] = {}
+        endpoints = self._experiment.data.endpoints
         due = self._experiment.blending.scope != "global" and self._experiment.is_checkpoint(server_round)
 
         def read(reply: Message, site: str) -> RoundLosses:
             numbers = read_numbers(reply)
             losses = protocol.losses_from_numbers(numbers, self._experiment, server_round)
+            if server_round == 0:
+                self._look_at_coding(site, protocol.read_array(numbers, protocol.INVERTED, (len(endpoints),)))
             if due:
                 own[site] = protocol.blending_from_numbers(numbers, self._experiment)
             return losses
@@ -164,6 +167,16 @@ class GradientBlending(Strategy):
         kept = [update for update in updates if update.site not in found or not found[update.site].harmful]
         self._check_enough("train", server_round, len(kept))
         return kept
+
+    def _look_at_coding(self, site: str, inverted: NDArray[np.float64]) -> None:
+        """A warning, not an exclusion: a cohort that was followed to its end looks the same."""
+        for endpoint, suspected in zip(self._experiment.data.endpoints, inverted, strict=True):
+            if suspected:
+                reason = (
+                    f"more than half of its patients have an event of {endpoint}, and late in follow-up: "
+                    f"are 0 and 1 exchanged in {endpoint}_event?"
+                )
+                self._audit.warned(site, "evaluate", reason, 0)
 
     def _to_participants(self, messages: Iterable[Message]) -> list[Message]:
         asked = [message for message in messages if message.metadata.dst_node_id in self._sites]

@@ -42,6 +42,8 @@ EVENTS = "events"
 SEEN = "modalities-seen"
 MISSED = "modalities-missed"
 """Whether a site trained on a patient with, and without, each modality: 0 or 1 a modality."""
+INVERTED = "events-inverted"
+"""Whether an endpoint's events look coded the wrong way round: 0 or 1 an endpoint."""
 PROXIMAL_MU = "proximal-mu"
 """Flower's own key: what FedProx sends with a training round."""
 

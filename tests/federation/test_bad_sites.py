@@ -135,7 +135,7 @@ def test_bad_updates_are_left_out_and_the_run_goes_on(experiment, cohorts, feder
 def test_of_two_sites_a_large_update_is_left_out_where_it_exceeds_the_weights(
     experiment, cohorts, federate, tmp_path, factor, decision
 ):
-    training = experiment.training.model_copy(update={"learning_rate": 1e-5, "epochs": 2})
+    training = experiment.training.model_copy(update={"learning_rate": 1e-5, "epochs": 2, "schedule": "constant"})
 
     def deliver(site, message, answer):
         reply = answer()

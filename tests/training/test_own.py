@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_site import make_data, make_trainer
 
 from stsmm_core.config import parse_experiment
 from stsmm_core.model.mmnn import get_weights, normalisation_names
@@ -12,7 +13,6 @@ from stsmm_core.training import own
 from stsmm_core.training.losses import LossSums
 from stsmm_core.training.personal import personalise
 from stsmm_core.training.state import SiteState
-from tests.training.test_trainer import make_data, make_trainer
 
 
 def sums(loss, events):
