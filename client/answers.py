@@ -2,17 +2,22 @@
 
 from typing import cast
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from client.site import Site
 from stsmm_core import protocol
 from stsmm_core.cohort.clinical import shareable_training_sums
 from stsmm_core.cohort.dictionary import SCHEMA_VERSION
-from stsmm_core.model.mmnn import Weights
+from stsmm_core.config import Experiment
+from stsmm_core.model.mmnn import Weights, normalisation_names
 from stsmm_core.protocol.time_counts import time_counts_to_numbers
 from stsmm_core.run_folder import software_versions
+from stsmm_core.survival.event_order import looks_inverted
+from stsmm_core.training import own
 from stsmm_core.training.centre import Centre
 from stsmm_core.training.curves import shared_counts
+from stsmm_core.training.personal import personalise
 from stsmm_core.training.trainer import Trainer
 
 
@@ -38,34 +43,60 @@ def describe(content: RecordDict, site: Site, centre: Centre) -> RecordDict:
 
 
 def train(content: RecordDict, centre: Centre) -> RecordDict:
-    """A round of local epochs from the server's weights."""
-    blending = tuple(cast(list[float], content.config_records[protocol.CONFIG][protocol.BLENDING]))
-    trainer = _trainer(content, centre)
-    trained = trainer.train_round(_number(content, protocol.ROUND), _weights(content), blending)
-    by_events = centre.experiment.federation.weighted_by == "events" or trained.events == 0  # nothing was learned
-    weight = trained.events if by_events else trained.patients
-    metrics = MetricRecord(
-        {
-            "patients": trained.patients,
-            "events": trained.events,
-            "windows-without-event": trained.windows_without_event,
-            protocol.WEIGHT: float(weight),
-        }
+    """A round of local epochs from the server's weights, and of the site's own where it keeps some."""
+    config, experiment = content.config_records[protocol.CONFIG], centre.experiment
+    round_number, trainer = _number(content, protocol.ROUND), _trainer(content, centre)
+    start = _own_weights(content, centre, trainer, round_number - 1)
+    trained = trainer.train_round(
+        round_number,
+        start,
+        own.blending_in_force(trainer.state, experiment, round_number, _blending(content, experiment)),
+        proximal_mu=float(cast(float, config.get(protocol.PROXIMAL_MU, 0.0))),
     )
-    arrays = ArrayRecord({name: Array(value) for name, value in trained.weights.items()})
+    by_events = experiment.federation.weighted_by == "events" or trained.events == 0  # nothing was learned
+    weight: float = trained.events if by_events else trained.patients
+    if experiment.federation.site_factor == "generalisation":
+        weight *= _factor(trainer, experiment, round_number, start, trained.weights)
+    shared = trained.weights
+    if experiment.federation.local_normalisation:
+        names = normalisation_names(trainer.network)
+        shared = own.keep_normalisation(trainer.state, trained.weights, round_number, names)
+    arrays = ArrayRecord({name: Array(value) for name, value in shared.items()})
+    metrics = MetricRecord(protocol.contribution_to_numbers(trained, weight))
     return RecordDict({protocol.ARRAYS: arrays, protocol.METRICS: metrics})
 
 
 def evaluate(content: RecordDict, centre: Centre) -> RecordDict:
-    """Loss sums of the server's weights on this site's training and validation patients."""
-    losses = _trainer(content, centre).losses(_number(content, protocol.ROUND), _weights(content))
-    return RecordDict({protocol.METRICS: MetricRecord(protocol.losses_to_numbers(losses))})
+    """Loss sums of the server's weights on this site's training and validation patients.
+
+    At a checkpoint also the site's own blending weights, where the scope of blending asks for them; before the first
+    round also whether its events look coded the wrong way round.
+    """
+    experiment, round_number = centre.experiment, _number(content, protocol.ROUND)
+    trainer = _trainer(content, centre)
+    losses = trainer.losses(round_number, _own_weights(content, centre, trainer, round_number))
+    numbers = protocol.losses_to_numbers(losses)
+    if experiment.blending.scope != "global" and experiment.is_checkpoint(round_number):
+        sent = _blending(content, experiment)
+        weights = own.update_blending(trainer.state, experiment, round_number, sent, losses)
+        numbers[protocol.BLENDING] = list(weights)
+    if round_number == 0:
+        outcomes = centre.data.outcomes[np.concatenate([trainer.fold.train, trainer.fold.validation])]
+        inverted = [looks_inverted(*column) for column in zip(outcomes.time.T, outcomes.event.T, strict=True)]
+        numbers[protocol.INVERTED] = [int(each) for each in inverted]
+    return RecordDict({protocol.METRICS: MetricRecord(numbers)})
 
 
 def predict(content: RecordDict, centre: Centre) -> RecordDict:
     """Keep the risks of this site's test patients at the site; only how many there are goes back."""
     fold = _number(content, protocol.FOLD)
-    centre.keep_predictions(fold, _trainer(content, centre), _weights(content))
+    trainer = _trainer(content, centre)
+    selected_round = _number(content, protocol.ROUND)
+    weights = _own_weights(content, centre, trainer, selected_round)
+    trainer.state.forget_but_latest(own.NORMALISATION, selected_round)
+    if centre.experiment.federation.personal_epochs:
+        weights = personalise(trainer, weights, centre.experiment)
+    centre.keep_predictions(fold, trainer, weights)
     return RecordDict({protocol.METRICS: MetricRecord({"patients": len(centre.folds[fold].test)})})
 
 
@@ -88,6 +119,25 @@ def _trainer(content: RecordDict, centre: Centre) -> Trainer:
 
 def _number(content: RecordDict, key: str) -> int:
     return int(cast(int, content.config_records[protocol.CONFIG][key]))
+
+
+def _blending(content: RecordDict, experiment: Experiment) -> tuple[float, ...]:
+    return protocol.blending_from_numbers(content.config_records[protocol.CONFIG], experiment)
+
+
+def _factor(trainer: Trainer, experiment: Experiment, round_number: int, before: Weights, after: Weights) -> float:
+    if experiment.is_checkpoint(round_number):
+        factor = own.generalisation_factor(trainer.loss_sums(before), trainer.loss_sums(after))
+        trainer.state.keep(own.FACTOR, round_number, factor)
+    return own.factor_in_force(trainer.state, round_number)
+
+
+def _own_weights(content: RecordDict, centre: Centre, trainer: Trainer, last_round: int) -> Weights:
+    """The weights that were sent, with what the site keeps of its own up to a round."""
+    weights = _weights(content)
+    if not centre.experiment.federation.local_normalisation:
+        return weights
+    return own.with_own_normalisation(trainer.state, weights, last_round)
 
 
 def _weights(content: RecordDict) -> Weights:

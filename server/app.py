@@ -10,6 +10,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from server.audit import AuditLog
 from server.consortium import FlowerConsortium
 from server.cox import FlowerCox
 from stsmm_core import protocol
@@ -18,20 +19,21 @@ from stsmm_core.errors import StsmmError
 from stsmm_core.files import write_text_atomically
 from stsmm_core.protocol.time_counts import TIME_COUNTS_ACTION, time_counts_from_numbers
 from stsmm_core.run_folder import (
+    AUDIT_FILE,
     CHECKPOINTS_FOLDER,
     CONFIG_FILE,
     COX_FILE,
     FAILURE_FILE,
     HISTORY_FILE,
-    LEFT_OUT_FILE,
     METRICS_FILE,
     PROGRESS_FILE,
     SERVER_FILE,
+    SITE_BLENDING_FILE,
 )
 from stsmm_core.training.cox import run_cox_fold, run_final_cox
 from stsmm_core.training.cox_results import write_cox
 from stsmm_core.training.curves import describe_curves
-from stsmm_core.training.experiment import Progress, run_fold, write_history
+from stsmm_core.training.experiment import Progress, run_fold, write_history, write_site_history
 from stsmm_core.training.results import Course, make_metrics, write_metrics
 
 app = ServerApp()
@@ -53,13 +55,8 @@ def main(grid: Grid, context: Context) -> None:
 def _run(grid: Grid, context: Context, run: Path) -> None:
     # Its own copy: what the run configuration gives to the sites has no path of this machine.
     experiment = read_experiment(run / CONFIG_FILE)
-
-    def left_out(site: str, reason: str) -> None:
-        with (run / LEFT_OUT_FILE).open("a", encoding="utf-8") as log:
-            log.write(f"{site}: {reason}\n")
-
     expected = int(context.run_config[protocol.SITES])
-    consortium = FlowerConsortium(grid, experiment, expected=expected, left_out=left_out)
+    consortium = FlowerConsortium(grid, experiment, expected=expected, audit=AuditLog(run / AUDIT_FILE))
     course = _fit_cox if experiment.model.kind == "cox" else _train
     folds = course(consortium, experiment, run)
     metrics = make_metrics(
@@ -83,6 +80,7 @@ def _train(consortium: FlowerConsortium, experiment: Experiment, run: Path) -> S
         report = partial(_show_progress, run / PROGRESS_FILE, fold)
         folds.append(run_fold(consortium, experiment, fold, checkpoints=run / CHECKPOINTS_FOLDER, report=report))
     write_history(folds, run / HISTORY_FILE)
+    write_site_history(folds, run / SITE_BLENDING_FILE)
     return folds
 
 

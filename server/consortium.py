@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import Any, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
 
+from server.audit import AuditLog
 from server.replies import LeftOut, read_numbers
 from server.strategy import GradientBlending
 from stsmm_core import protocol
@@ -17,10 +18,11 @@ from stsmm_core.cohort.clinical import ClinicalEncoding, ClinicalSummary, fit_en
 from stsmm_core.cohort.dictionary import SCHEMA_VERSION
 from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
-from stsmm_core.model.mmnn import Weights
+from stsmm_core.model.mmnn import Weights, build_network, normalisation_names
 from stsmm_core.survival.concordance import PairCounts
 from stsmm_core.training.blending import BlendingState
 from stsmm_core.training.centre import SiteDescription
+from stsmm_core.training.experiment import Memory
 from stsmm_core.training.site_data import agreed_channels
 from stsmm_core.training.trainer import RoundLosses
 
@@ -34,16 +36,14 @@ class FlowerConsortium:
 
     Args:
         expected: sites to wait for before the first message.
-        left_out: called with a site (or node) and a reason whenever a reply is left out.
+        audit: where a reply that is left out is noted with its reason.
     """
 
-    def __init__(
-        self, grid: Grid, experiment: Experiment, *, expected: int, left_out: Callable[[str, str], None]
-    ) -> None:
+    def __init__(self, grid: Grid, experiment: Experiment, *, expected: int, audit: AuditLog) -> None:
         self._descriptions: dict[str, SiteDescription] = {}
         self._grid = grid
         self._experiment = experiment
-        self._left_out = left_out
+        self._audit = audit
         self._nodes = _wait_for_nodes(grid, expected)
         self._sites: dict[int, str] = {}
         self._channels = 0
@@ -66,13 +66,14 @@ class FlowerConsortium:
         Raises:
             RunError: when too few sites answer or two have the same name.
         """
+        self._audit = replace(self._audit, fold=fold)
         config = ConfigRecord({protocol.FOLD: fold})
         answers: dict[int, tuple[SiteDescription, ClinicalSummary]] = {}
         for reply in self._send(protocol.QUERY, config, self._nodes):
             try:
                 answers[reply.metadata.src_node_id] = self._read_description(reply)
             except (LeftOut, protocol.ProtocolError) as reason:
-                self._left_out(f"node {reply.metadata.src_node_id}", f"query: {reason}")
+                self._audit.left_out(f"node {reply.metadata.src_node_id}", "query", str(reason))
         if len(answers) < self._experiment.federation.min_sites:
             raise RunError(
                 f"{len(answers)} of {len(self._nodes)} sites can take part, "
@@ -86,23 +87,24 @@ class FlowerConsortium:
         self._sites = {node: description.site for node, (description, _) in by_name}
         self._channels = len(agreed_channels({each.site: each.channels for each in self.descriptions}))
         self._fold = fold
-        self._strategy = GradientBlending(
-            FedAvg(
-                min_train_nodes=self._experiment.federation.min_sites,
-                min_evaluate_nodes=self._experiment.federation.min_sites,
-                min_available_nodes=self._experiment.federation.min_sites,
-                weighted_by_key=protocol.WEIGHT,
-            ),
-            self._experiment,
-            self._sites,
-            self._left_out,
-        )
         summary = reduce(add, (training for _, (_, training) in by_name))
         self._encoding = encoding or fit_encoding(summary, self._experiment.data.variables)
+        self._strategy = GradientBlending(
+            self._experiment, self._sites, self._audit, local=self._local_names(self._encoding)
+        )
         return self._encoding
 
+    @property
+    def memory(self) -> Memory:
+        """What the strategy carries from round to round."""
+        return self._strategy.memory
+
+    def remember(self, memory: Memory) -> None:
+        """Go on from an earlier `memory` of this fold."""
+        self._strategy.remember(memory)
+
     def train(self, round_number: int, weights: Weights, blending: BlendingState) -> Weights:
-        """One round of local training at every site, averaged by the strategy."""
+        """One round of local training at every site, combined by the strategy."""
         self._strategy.blending = blending
         _wait_for_nodes(self._grid, self._experiment.federation.min_sites)
         messages = self._strategy.configure_train(round_number, _record(weights), self._config(), self._grid)
@@ -121,10 +123,12 @@ class FlowerConsortium:
         assert self._strategy.losses is not None
         return self._strategy.losses, self._strategy.blending
 
-    def predict(self, weights: Weights) -> None:
-        """Let every site keep the risks of its test patients."""
+    def predict(self, selected_round: int, weights: Weights) -> None:
+        """Let every site keep the risks of its test patients; it adds what it kept of its own in that round."""
         action = f"evaluate.{protocol.PREDICT_ACTION}"
-        for reply in self._send(action, self._config(), self._sites, _record(weights)):
+        config = self._config()
+        config[protocol.ROUND] = selected_round
+        for reply in self._send(action, config, self._sites, _record(weights)):
             self._read(reply, "predict", read_numbers)
 
     def count_pairs(self) -> dict[str, list[list[PairCounts]]]:
@@ -167,8 +171,17 @@ class FlowerConsortium:
     def leave_out(self, sites: Iterable[str], reason: str) -> None:
         """Ask these sites no more in this fold."""
         for site in sites:
-            self._left_out(site, reason)
+            self._audit.left_out(site, "cox", reason)
         self._sites = {node: site for node, site in self._sites.items() if site not in set(sites)}
+
+    def _local_names(self, encoding: ClinicalEncoding) -> frozenset[str]:
+        """Weights that stay at the sites."""
+        if not self._experiment.federation.local_normalisation:
+            return frozenset()
+        network = build_network(
+            self._experiment, channels=self._channels, clinical_inputs=encoding.width, fold=self._fold
+        )
+        return normalisation_names(network)
 
     def _read_description(self, reply: Message) -> tuple[SiteDescription, ClinicalSummary]:
         numbers = read_numbers(reply)
@@ -182,7 +195,7 @@ class FlowerConsortium:
         try:
             return read(reply)
         except (LeftOut, protocol.ProtocolError) as reason:
-            self._left_out(self._sites[reply.metadata.src_node_id], f"{stage}: {reason}")
+            self._audit.left_out(self._sites[reply.metadata.src_node_id], stage, str(reason))
             return None
 
     def _config(self) -> ConfigRecord:
@@ -196,9 +209,14 @@ class FlowerConsortium:
         records: dict[str, ArrayRecord | ConfigRecord | MetricRecord] = {protocol.CONFIG: config}
         if arrays is not None:
             records[protocol.ARRAYS] = arrays
-        return self._receive(
-            [Message(content=RecordDict(records), message_type=message_type, dst_node_id=node) for node in nodes]
+        asked = list(nodes)
+        replies = self._receive(
+            [Message(content=RecordDict(records), message_type=message_type, dst_node_id=node) for node in asked]
         )
+        for node in set(asked) - {reply.metadata.src_node_id for reply in replies}:
+            silence = f"no answer within {self._experiment.federation.timeout_s:g} s"
+            self._audit.left_out(self._sites.get(node, f"node {node}"), message_type.split(".")[-1], silence)
+        return replies
 
     def _receive(self, messages: Iterable[Message]) -> list[Message]:
         return list(self._grid.send_and_receive(messages, timeout=self._experiment.federation.timeout_s))
@@ -221,5 +239,5 @@ def _record(weights: Weights) -> ArrayRecord:
 
 
 def _weights(arrays: ArrayRecord) -> Weights:
-    # The average of float32 arrays by a float weight is float64.
+    # Some strategies work in double precision; what a site is sent is single.
     return {name: array.numpy().astype("float32") for name, array in arrays.items()}

@@ -51,7 +51,7 @@ class FlowerCox:
         if len(answers) < self._experiment.federation.min_sites:
             raise RunError(
                 f"{len(answers)} sites can take part, federation.min_sites asks for "
-                f"{self._experiment.federation.min_sites}; left_out.log says why the others cannot"
+                f"{self._experiment.federation.min_sites}; audit.jsonl says why the others cannot"
             )
         self._members = frozenset(answers)
         return reduce(add, answers.values())

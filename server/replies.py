@@ -1,12 +1,15 @@
 """Reading a site's reply: what does not fit is left out, with a reason that both ends may read."""
 
-import math
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import Message, MetricRecord
 
 from stsmm_core import protocol
+from stsmm_core.config import Experiment
 from stsmm_core.errors import StsmmError
+from stsmm_core.model.mmnn import Weights
 
 LONGEST_REASON = 200
 
@@ -30,21 +33,48 @@ def read_numbers(reply: Message) -> MetricRecord:
     return reply.content.metric_records[protocol.METRICS]
 
 
-def check_arrays(reply: Message, sent: ArrayRecord | None) -> None:
-    """Check a site's update against the arrays that were sent.
+@dataclass(frozen=True, eq=False)
+class Update:
+    """A site's contribution to a round.
+
+    Attributes:
+        message: the reply that it was read from.
+        weights: what the site sent; without the normalisation layers where they stay at the sites.
+    """
+
+    site: str
+    message: Message
+    contribution: protocol.Contribution
+    weights: Weights
+
+
+def read_update(
+    reply: Message, site: str, sent: Weights, experiment: Experiment, *, local: Collection[str] = ()
+) -> Update:
+    """Read a site's update and check it against the weights that were sent.
+
+    Args:
+        local: names of the weights that stay at the sites.
 
     Raises:
-        LeftOut: when names, shapes or types differ, a value is not finite, or the weight is not a count.
+        LeftOut, ProtocolError: when names, shapes or types differ, a value is not finite, or a count is none.
     """
-    weight = read_numbers(reply).get(protocol.WEIGHT)
-    if not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight < 0:
-        raise LeftOut("the update has no valid weight")
-    if sent is None or list(reply.content.array_records) != [protocol.ARRAYS]:
+    contribution = protocol.contribution_from_numbers(read_numbers(reply), experiment)
+    if list(reply.content.array_records) != [protocol.ARRAYS]:
         raise LeftOut("the update does not have the agreed records")
     arrays = reply.content.array_records[protocol.ARRAYS]
-    if {name: (array.shape, array.dtype) for name, array in arrays.items()} != {
-        name: (array.shape, array.dtype) for name, array in sent.items()
-    }:
+    expected = {name: value for name, value in sent.items() if name not in local}
+    if set(arrays) != set(expected):
         raise LeftOut("the update has other arrays than were sent")
-    if not all(np.isfinite(array.numpy()).all() for array in arrays.values()):
+    try:
+        weights = {name: arrays[name].numpy() for name in expected}
+    except Exception:
+        # The bytes are the site's: whatever is wrong with them, numpy's error is not for the log.
+        raise LeftOut("the update has an array that cannot be read") from None
+    if any(
+        (weights[name].shape, weights[name].dtype) != (value.shape, value.dtype) for name, value in expected.items()
+    ):
+        raise LeftOut("the update has other arrays than were sent")
+    if not all(np.isfinite(value).all() for value in weights.values()):
         raise LeftOut("the update holds a value that is not finite")
+    return Update(site, reply, contribution, weights)

@@ -1,52 +1,66 @@
 """Gradient blending as a Flower strategy around any other."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from logging import INFO
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
+from numpy.typing import NDArray
 
-from server.replies import LeftOut, check_arrays, read_numbers
+from server import modules
+from server.audit import AuditLog
+from server.replies import LeftOut, Update, read_numbers, read_update
+from server.screening import oversized
+from server.strategies import RULES, build_strategy, read_moments, restore_moments
 from stsmm_core import protocol
 from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
+from stsmm_core.model.mmnn import Weights, is_running_statistic
 from stsmm_core.training.blending import BlendingState, start_blending
-from stsmm_core.training.experiment import blend
+from stsmm_core.training.experiment import Memory, blend
 from stsmm_core.training.trainer import RoundLosses
 
 Reading = TypeVar("Reading")
 
 
 class GradientBlending(Strategy):
-    """Adds gradient blending (scope `global`) to an inner strategy, which averages the weights.
+    """Adds gradient blending to an inner strategy, which makes one model of the sites' updates.
 
-    Sends the blending weights with each training round, adds up the sites' loss sums and updates the weights at
-    checkpoints. A reply that is an error, a refusal, or does not fit is left out with its reason, and the round goes
-    on with the rest; replies are taken in the order of the sites' names, so that sums do not depend on who was first.
+    Sends the blending weights with each round, adds up the sites' loss sums and updates the weights at checkpoints. A
+    reply that is an error, a refusal, does not fit or does not come is left out with its reason, and the round goes on
+    with the rest; replies are taken in the order of the sites' names, so that sums do not depend on who was first.
 
     Args:
-        inner: any strategy that weights replies by `protocol.WEIGHT`.
         sites: name of each participating node.
-        left_out: called with the site and the reason whenever a reply is left out.
+        local: names of the weights that stay at the sites.
     """
 
     def __init__(
-        self,
-        inner: Strategy,
-        experiment: Experiment,
-        sites: Mapping[int, str],
-        left_out: Callable[[str, str], None],
+        self, experiment: Experiment, sites: Mapping[int, str], audit: AuditLog, *, local: Collection[str] = ()
     ) -> None:
         self.blending: BlendingState = start_blending(experiment.blending, len(experiment.heads))
         self.losses: RoundLosses | None = None
-        self._inner = inner
+        self._inner = build_strategy(experiment.federation, len(sites))
+        self._rule = RULES[experiment.federation.strategy]
         self._experiment = experiment
         self._sites = sites
-        self._left_out = left_out
-        self._sent: ArrayRecord | None = None
+        self._audit = audit
+        self._local = local
+        self._sent: Weights = {}
+        self._asked: set[str] = set()
+
+    @property
+    def memory(self) -> Memory:
+        """What the inner strategy carries from round to round."""
+        return read_moments(self._inner)
+
+    def remember(self, memory: Memory) -> None:
+        """Go on from an earlier `memory`."""
+        restore_moments(self._inner, memory)
 
     def summary(self) -> None:
         """Say what this strategy does, and then the inner one."""
@@ -57,75 +71,144 @@ class GradientBlending(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """The inner strategy's messages, with the blending weights in force."""
-        self._sent = arrays
+        self._sent = {name: array.numpy() for name, array in arrays.items()}
         config[protocol.BLENDING] = list(self.blending.weights)
         return self._to_participants(self._inner.configure_train(server_round, arrays, config, grid))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """The inner strategy's average of the replies that fit.
+        """The inner strategy's model of the updates that fit.
 
         Raises:
             RunError: when fewer sites than `federation.min_sites` gave a usable reply.
         """
-        accepted = [
-            message for message, _ in self._usable(server_round, replies, lambda reply: check_arrays(reply, self._sent))
-        ]
+
+        def read(reply: Message, site: str) -> Update:
+            return read_update(reply, site, self._sent, self._experiment, local=self._local)
+
+        updates = [update for _, update in self._usable("train", server_round, replies, read)]
+        updates = self._screened(server_round, updates)
         # A site without an event learned nothing and has weight 0; alone, such sites would divide by 0.
-        weighted = [message for message in accepted if _weight(message) > 0]
+        weighted = [update for update in updates if update.contribution.weight > 0]
         if not weighted:
-            return self._sent, None
-        return self._inner.aggregate_train(server_round, weighted)
+            return _record(self._sent), None
+        return _record(self._combine(server_round, weighted)), None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """The inner strategy's messages."""
+        """The inner strategy's messages, with the blending weights in force."""
+        config[protocol.BLENDING] = list(self.blending.weights)
         return self._to_participants(self._inner.configure_evaluate(server_round, arrays, config, grid))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Add up loss sums; at a checkpoint, update the blending weights from the sums.
+        """Add up loss sums; at a checkpoint, update the blending weights.
 
         Raises:
             RunError: when fewer sites than `federation.min_sites` gave a usable reply.
         """
-        usable = self._usable(
-            server_round,
-            replies,
-            lambda reply: protocol.losses_from_numbers(read_numbers(reply), self._experiment, server_round),
-        )
-        total = usable[0][1]
-        for _, losses in usable[1:]:
+        own: dict[str, tuple[float, ...]] = {}
+        endpoints = self._experiment.data.endpoints
+        due = self._experiment.blending.scope != "global" and self._experiment.is_checkpoint(server_round)
+
+        def read(reply: Message, site: str) -> RoundLosses:
+            numbers = read_numbers(reply)
+            losses = protocol.losses_from_numbers(numbers, self._experiment, server_round)
+            if server_round == 0:
+                self._look_at_coding(site, protocol.read_array(numbers, protocol.INVERTED, (len(endpoints),)))
+            if due:
+                own[site] = protocol.blending_from_numbers(numbers, self._experiment)
+            return losses
+
+        by_site = dict(self._usable("evaluate", server_round, replies, read))
+        total, *rest = by_site.values()
+        for losses in rest:
             total = total + losses
         self.losses = total
-        self.blending = blend(self.blending, total, self._experiment)
+        if due:
+            events = {site: float(losses.train.events[0].sum()) for site, losses in by_site.items() if losses.train}
+            self.blending = self.blending.after_sites(own, events)
+        elif self._experiment.blending.scope == "global":
+            self.blending = blend(self.blending, total, self._experiment)
         per_head = zip(self._experiment.heads, total.validation.per_event().tolist(), strict=True)
         return MetricRecord({f"validation-loss.{head}": loss for head, loss in per_head})
 
+    def _combine(self, server_round: int, updates: Sequence[Update]) -> Weights:
+        """One model: the inner strategy's, but for what no gradient moves and what nobody trained."""
+        modalities, robust = self._experiment.data.modalities, self._rule.robust
+        fill = modules.median if robust else modules.weighted_mean
+        completed = modules.complete(updates, self._sent, modalities, fill)
+        weights = [update.contribution.weight for update in updates]
+        for update, whole, weight in zip(updates, completed, weights, strict=True):
+            # Distances between weights (Krum) are small differences of large squares: single precision loses them.
+            arrays = {name: value.astype(np.float64) for name, value in whole.items()} if robust else whole
+            update.message.content[protocol.ARRAYS] = _record(arrays)
+            update.message.content[protocol.METRICS] = MetricRecord({protocol.WEIGHT: weight})
+        combined, _ = self._inner.aggregate_train(server_round, [update.message for update in updates])
+        assert combined is not None
+        model = {name: combined[name].numpy() for name in self._sent}
+        if not robust:
+            # A server's momentum could push a variance below 0.
+            model |= {
+                name: modules.weighted_mean([whole[name] for whole in completed], weights)
+                for name in self._sent
+                if is_running_statistic(name)
+            }
+        return model | {name: self._sent[name] for name in modules.untrained(updates, self._sent, modalities)}
+
+    def _screened(self, server_round: int, updates: Sequence[Update]) -> list[Update]:
+        limit = self._experiment.federation.largest_update
+        weighted = [update for update in updates if update.contribution.weight > 0]
+        found = oversized(weighted, self._sent, self._experiment.data.modalities, limit)
+        for site, finding in sorted(found.items()):
+            note = self._audit.left_out if finding.harmful else self._audit.warned
+            note(site, "train", finding.reason, server_round)
+        kept = [update for update in updates if update.site not in found or not found[update.site].harmful]
+        self._check_enough("train", server_round, len(kept))
+        return kept
+
+    def _look_at_coding(self, site: str, inverted: NDArray[np.float64]) -> None:
+        """A warning, not an exclusion: a cohort that was followed to its end looks the same."""
+        for endpoint, suspected in zip(self._experiment.data.endpoints, inverted, strict=True):
+            if suspected:
+                reason = (
+                    f"more than half of its patients have an event of {endpoint}, and late in follow-up: "
+                    f"are 0 and 1 exchanged in {endpoint}_event?"
+                )
+                self._audit.warned(site, "evaluate", reason, 0)
+
     def _to_participants(self, messages: Iterable[Message]) -> list[Message]:
-        return [message for message in messages if message.metadata.dst_node_id in self._sites]
+        asked = [message for message in messages if message.metadata.dst_node_id in self._sites]
+        self._asked = {self._sites[message.metadata.dst_node_id] for message in asked}
+        return asked
 
     def _usable(
-        self, server_round: int, replies: Iterable[Message], read: Callable[[Message], Reading]
-    ) -> list[tuple[Message, Reading]]:
-        """The replies that can be read, in the order of the sites' names."""
-        usable: list[tuple[Message, Reading]] = []
-        by_site = sorted(replies, key=lambda reply: self._sites[reply.metadata.src_node_id])
-        for reply in by_site:
+        self, stage: str, server_round: int, replies: Iterable[Message], read: Callable[[Message, str], Reading]
+    ) -> list[tuple[str, Reading]]:
+        """The replies that can be read and their sites, in the order of the sites' names."""
+        by_site = {self._sites[reply.metadata.src_node_id]: reply for reply in replies}
+        usable: list[tuple[str, Reading]] = []
+        for site in sorted(self._sites.values()):
             try:
-                usable.append((reply, read(reply)))
+                if site not in self._asked:
+                    raise LeftOut("not connected")
+                if site not in by_site:
+                    raise LeftOut(f"no answer within {self._experiment.federation.timeout_s:g} s")
+                usable.append((site, read(by_site[site], site)))
             except (LeftOut, protocol.ProtocolError) as reason:
-                self._left_out(self._sites[reply.metadata.src_node_id], f"round {server_round}: {reason}")
-        if len(usable) < self._experiment.federation.min_sites:
-            raise RunError(
-                f"round {server_round}: {len(usable)} of {len(self._sites)} sites gave a usable reply, "
-                f"federation.min_sites asks for {self._experiment.federation.min_sites}; the run can be resumed"
-            )
+                self._audit.left_out(site, stage, str(reason), server_round)
+        self._check_enough(stage, server_round, len(usable))
         return usable
 
+    def _check_enough(self, stage: str, server_round: int, usable: int) -> None:
+        if usable < self._experiment.federation.min_sites:
+            raise RunError(
+                f"round {server_round}, {stage}: {usable} of {len(self._sites)} sites gave a usable reply, "
+                f"federation.min_sites asks for {self._experiment.federation.min_sites}; audit.jsonl says why, and "
+                "the same command goes on from the last checkpoint"
+            )
 
-def _weight(message: Message) -> float:
-    value = message.content.metric_records[protocol.METRICS][protocol.WEIGHT]
-    assert isinstance(value, (int, float))
-    return float(value)
+
+def _record(weights: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    return ArrayRecord({name: Array(value) for name, value in weights.items()})

@@ -230,6 +230,8 @@ class Blending(Section):
     """Gradient blending: how the heads' losses are weighted."""
 
     method: Literal["robust", "simplex", "softmax", "uniform", "none"] = "robust"
+    scope: Literal["global", "site", "mean"] = "global"
+    """Whose losses the weights rest on: all sites' together, each site's own, or the mean of the sites' own weights."""
     interval: Count = 5
     """Epochs between two checkpoints of the overfitting-to-generalisation ratio."""
     z: Annotated[float, Field(ge=0, strict=True)] = 0.5
@@ -256,11 +258,39 @@ class Blending(Section):
 class Federation(Section):
     """How the sites' updates become one model."""
 
+    strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "fedtrimmedavg", "krum"] = (
+        "fedavg"
+    )
     weighted_by: Literal["events", "patients"] = "events"
+    """Not used by fedmedian, fedtrimmedavg and krum, in which every site has one vote."""
+    site_factor: Literal["none", "generalisation"] = "none"
+    """Whether a site whose updates overfit lowers its own weight."""
+    proximal_mu: Positive = 0.01
+    """Pull of the local weights towards those that were sent (fedprox)."""
+    server_learning_rate: Positive = 1.0
+    """Share of the mean update that is taken (fedavgm)."""
+    server_momentum: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.9
+    """Share of the earlier updates that is kept (fedavgm; first moment of fedadam and fedyogi)."""
+    adaptive_learning_rate: Positive = 0.01
+    """About the largest change of a weight in a round (fedadam, fedyogi)."""
+    second_momentum: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.99
+    """Share of the earlier squared updates that is kept (fedadam, fedyogi)."""
+    adaptivity: Positive = 1e-3
+    """Added to the root of the second moment: updates well below it move in proportion (fedadam, fedyogi)."""
+    trim_fraction: Annotated[float, Field(gt=0, lt=0.5, strict=True)] = 0.34
+    """Share of the sites cut off at each end of every weight, rounded down: one of three (fedtrimmedavg)."""
+    malicious_sites: Annotated[int, Field(ge=0, strict=True)] = 1
+    """Sites that may send anything (krum); 2 more than twice as many must be honest."""
+    local_normalisation: Annotated[bool, Field(strict=True)] = False
+    """FedBN: normalisation layers stay at their site."""
+    personal_epochs: Annotated[int, Field(ge=0, strict=True)] = 0
+    """At most so many epochs in which a site fits the heads of the final model to itself; 0 for none."""
     min_sites: Count = 1
     """Sites without which a round cannot go on."""
     timeout_s: Positive = 3600.0
     """Seconds to wait for the slowest site of a round."""
+    largest_update: Annotated[float, Field(gt=1, strict=True)] = 30.0
+    """Times the median size of the other sites' updates; a larger one is left out."""
 
 
 class Evaluation(Section):

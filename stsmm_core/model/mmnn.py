@@ -17,6 +17,8 @@ from stsmm_core.seeds import derive_seed
 Weights = dict[str, NDArray[np.float32]]
 """What travels between server and sites: every parameter and running statistic, by name."""
 
+NORMALISATION_LAYERS = (nn.BatchNorm1d, nn.BatchNorm3d, nn.GroupNorm)
+
 
 @dataclass(frozen=True)
 class ModalityBatch:
@@ -90,6 +92,22 @@ def build_network(experiment: Experiment, *, channels: int, clinical_inputs: int
         else:
             encoders[modality] = build_clinical_encoder(experiment.model, clinical_inputs)
     return MultimodalNetwork(encoders, features=experiment.model.features, endpoints=len(experiment.data.endpoints))
+
+
+def normalisation_names(network: nn.Module) -> frozenset[str]:
+    """Names of the weights and running statistics of the network's normalisation layers."""
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, NORMALISATION_LAYERS)}
+    return frozenset(
+        f"{name}.{key}"
+        for name, layer in layers.items()
+        for key, value in layer.state_dict().items()
+        if value.is_floating_point()
+    )
+
+
+def is_running_statistic(name: str) -> bool:
+    """Whether a weight of that name is a running mean or variance, which no gradient moves."""
+    return name.endswith((".running_mean", ".running_var"))
 
 
 def get_weights(network: nn.Module) -> Weights:

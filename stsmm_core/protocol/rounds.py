@@ -1,14 +1,25 @@
 """A round: the encoding that goes out with it, and the loss sums that come back."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 from stsmm_core.cohort.clinical import ClinicalEncoding
 from stsmm_core.cohort.dictionary import VARIABLES, Number
 from stsmm_core.config import Experiment
-from stsmm_core.protocol.keys import Numbers, read_array
+from stsmm_core.protocol.keys import (
+    BLENDING,
+    EVENTS,
+    MISSED,
+    PATIENTS,
+    SEEN,
+    WEIGHT,
+    Numbers,
+    ProtocolError,
+    read_array,
+)
 from stsmm_core.training.losses import LossChanges, LossSums
-from stsmm_core.training.trainer import RoundLosses
+from stsmm_core.training.trainer import RoundLosses, TrainedRound
 
 
 def encoding_to_numbers(encoding: ClinicalEncoding) -> Numbers:
@@ -24,6 +35,61 @@ def encoding_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) ->
             mean, sd = read_array(numbers, f"encoding.{key}", (2,)).tolist()
             moments[key] = (mean, sd)
     return ClinicalEncoding(experiment.data.variables, moments)
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What a site says of its training in a round.
+
+    Attributes:
+        weight: how much its update counts.
+        seen, missed: whether it trained on a patient with, and without, each modality.
+    """
+
+    weight: float
+    seen: tuple[bool, ...]
+    missed: tuple[bool, ...]
+
+
+def contribution_to_numbers(trained: TrainedRound, weight: float) -> Numbers:
+    """Counts of a site's training set, and how much its update counts."""
+    return {
+        PATIENTS: trained.patients,
+        EVENTS: trained.events,
+        "windows-without-event": trained.windows_without_event,
+        WEIGHT: float(weight),
+        SEEN: [int(any_patient) for any_patient in trained.seen],
+        MISSED: [int(any_patient) for any_patient in trained.missed],
+    }
+
+
+def contribution_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> Contribution:
+    """Inverse of `contribution_to_numbers`.
+
+    Raises:
+        ProtocolError: when a count is none, or the weight is not what the counts allow.
+    """
+    patients, events, weight = (float(read_array(numbers, key, ())) for key in (PATIENTS, EVENTS, WEIGHT))
+    if not all(count >= 0 and count.is_integer() for count in (patients, events)):
+        raise ProtocolError("the update has a number of patients or events that is not a count")
+    count = events if experiment.federation.weighted_by == "events" or events == 0 else patients
+    spread = 2.0 if experiment.federation.site_factor == "generalisation" else 1.0
+    if not count / spread <= weight <= count * spread:
+        raise ProtocolError("the update has no valid weight")
+    modalities = (len(experiment.data.modalities),)
+    flags = [read_array(numbers, key, modalities) for key in (SEEN, MISSED)]
+    if not all(((each == 0) | (each == 1)).all() for each in flags):
+        raise ProtocolError("the update does not say which modalities it was trained on")
+    seen, missed = (tuple(bool(value) for value in each) for each in flags)
+    return Contribution(weight, seen, missed)
+
+
+def blending_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> tuple[float, ...]:
+    """Blending weights, one a head, sum 1."""
+    weights = read_array(numbers, BLENDING, (len(experiment.heads),))
+    if (weights < 0).any() or abs(weights.sum() - 1) > 1e-6:
+        raise ProtocolError("the blending weights are not shares of 1")
+    return tuple(cast(list[float], weights.tolist()))
 
 
 def losses_to_numbers(losses: RoundLosses) -> Numbers:

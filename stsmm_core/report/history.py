@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from stsmm_core.report.run_files import broken, read_text
-from stsmm_core.run_folder import HISTORY_COLUMNS
+from stsmm_core.run_folder import HISTORY_COLUMNS, SITE_BLENDING_COLUMNS
 
 FUSION = "fusion"
 
@@ -40,6 +40,26 @@ def read_history(path: Path, heads: Sequence[str]) -> pd.DataFrame:
             raise broken(path, f"column {column} holds an {'infinite' if optional else 'empty or infinite'} value")
     table = table.astype({"fold": int, "round": int}).sort_values(["fold", "round"], kind="stable", ignore_index=True)
     _check_without_gap(table, heads, path)
+    return table
+
+
+def read_site_history(path: Path, heads: Sequence[str]) -> pd.DataFrame | None:
+    """Columns fold, round, site, head, weight at the checkpoints; None where the sites had no weights of their own.
+
+    Raises:
+        RunError: when the file is broken, or its heads are others than the experiment's.
+    """
+    if not path.exists():
+        return None
+    try:
+        table = pd.read_csv(path, encoding="utf-8", dtype={"site": str, "head": str}, keep_default_na=False)
+        table = table.astype({"fold": int, "round": int, "weight": float})
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, KeyError, ValueError) as error:
+        raise broken(path, f"cannot be read ({error})") from None
+    if set(table.columns) != set(SITE_BLENDING_COLUMNS) or set(table["head"]) != set(heads):
+        raise broken(path, f"needs the columns {', '.join(SITE_BLENDING_COLUMNS)} and the experiment's heads")
+    if not table["weight"].between(0, 1).all():
+        raise broken(path, "column weight holds something that is not a share of 1")
     return table
 
 

@@ -1,7 +1,7 @@
 """The sentences of the report, written from the experiment and the numbers of the run."""
 
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
-from stsmm_core.config import Blending, Experiment
+from stsmm_core.config import Blending, Experiment, Federation
 from stsmm_core.report.history import FUSION
 from stsmm_core.report.results import Concordance, Results
 from stsmm_core.report.tables import total_of
@@ -167,10 +167,43 @@ def _fitting(results: Results) -> str:
     return (
         f"{loss(experiment, strata='stratified by site')} "
         f"In each of {results.metrics.rounds} rounds the {sites} sites trained for {epochs} on their own patients "
-        "and sent network weights, loss sums and counts, no patient record; the server averaged the networks "
-        f"(FedAvg), weighted by {federation.weighted_by}. A round needed at least {federation.min_sites} "
+        f"and sent network weights, loss sums and counts, no patient record; {_COMBINED[federation.strategy]}"
+        f"{_weighting(federation)}.{_own(experiment)} A round needed at least {federation.min_sites} "
         f"site{'s' if federation.min_sites > 1 else ''}."
     )
+
+
+_COMBINED = {
+    "fedavg": "the server averaged the networks (FedAvg)",
+    "fedprox": "the sites were held to the weights that were sent (FedProx) and the server averaged the networks",
+    "fedadam": "the server took the mean update as a gradient of Adam (FedAdam)",
+    "fedyogi": "the server took the mean update as a gradient of Yogi (FedYogi)",
+    "fedavgm": "the server took the mean update with momentum (FedAvgM)",
+    "fedmedian": "the server took the median of each weight over the sites (FedMedian)",
+    "fedtrimmedavg": "the server took the trimmed mean of each weight over the sites (FedTrimmedAvg)",
+    "krum": "the server took the network nearest to the others (Krum)",
+}
+
+
+def _weighting(federation: Federation) -> str:
+    if federation.strategy in ("fedmedian", "fedtrimmedavg", "krum"):
+        return ", one vote a site"
+    factor = "" if federation.site_factor == "none" else " and a factor from 0.5 to 2 by how its update generalised"
+    return f", weighted by {federation.weighted_by}{factor}"
+
+
+def _own(experiment: Experiment) -> str:
+    """What the sites did not share."""
+    sentences = []
+    if experiment.blending.scope == "site":
+        sentences.append(" Each site blended its heads by its own losses.")
+    if experiment.blending.scope == "mean":
+        sentences.append(" The blending weights were the mean of the sites' own, by events.")
+    if experiment.federation.local_normalisation:
+        sentences.append(" Normalisation layers stayed at their site (FedBN).")
+    if experiment.federation.personal_epochs:
+        sentences.append(" For its own predictions each site fitted the heads of the final network to its patients.")
+    return "".join(sentences)
 
 
 def blending(experiment: Experiment) -> str:

@@ -64,6 +64,7 @@ def render(results: Results) -> str:
         cohort_blocks=across([site.site for site in sites], rows),
         image_blocks=across([site.site for site in sites], images),
         training_table=tables.training_table(results),
+        site_blending_table=tables.site_blending_table(results),
         cohorts_suppressed=tables.SUPPRESSED in "".join(cell for row in (*rows, *images) for cell in row.cells),
         forest=data_uri(figures.forest_figure(results)),
         survival=_survival(results),

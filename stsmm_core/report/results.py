@@ -11,9 +11,9 @@ from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES, Category
 from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
 from stsmm_core.imaging.flag_kinds import FlagKind
-from stsmm_core.report.history import FUSION, history_of, read_history
+from stsmm_core.report.history import FUSION, history_of, read_history, read_site_history
 from stsmm_core.report.run_files import Record, broken, read_record, read_run_experiment, read_versions
-from stsmm_core.run_folder import CONFIG_FILE, HISTORY_FILE, METRICS_FILE, VERSIONS_FILE
+from stsmm_core.run_folder import CONFIG_FILE, HISTORY_FILE, METRICS_FILE, SITE_BLENDING_FILE, VERSIONS_FILE
 
 Count = Annotated[int, Field(ge=0)] | None
 """A count of patients, events or pairs; None where the site suppressed it as below its minimum cell size."""
@@ -159,12 +159,14 @@ class Results:
     Attributes:
         history: columns fold, round, head, train_loss, validation_loss, weight, sorted by fold and round; losses are
             NaN where they were not evaluated; `weight` is in force for the round after the row's.
+        site_history: weights of each site at the checkpoints, None where the sites had none of their own.
     """
 
     experiment: Experiment
     versions: dict[str, str]
     history: pd.DataFrame
     metrics: Metrics
+    site_history: pd.DataFrame | None = None
 
     @property
     def folds(self) -> int:
@@ -202,7 +204,8 @@ def read_results(run: Path) -> Results:
         raise broken(run / METRICS_FILE, f"its heads must be those of {CONFIG_FILE} ({wanted})")
     history = read_history(run / HISTORY_FILE, experiment.heads)
     _check_history_matches(history, metrics, run / HISTORY_FILE)
-    return Results(experiment, versions, history, metrics)
+    site_history = read_site_history(run / SITE_BLENDING_FILE, experiment.heads)
+    return Results(experiment, versions, history, metrics, site_history)
 
 
 def _check_history_matches(history: pd.DataFrame, metrics: Metrics, path: Path) -> None:

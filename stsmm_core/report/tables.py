@@ -177,6 +177,21 @@ def training_table(results: Results) -> Table:
     return tuple(rows)
 
 
+def site_blending_table(results: Results) -> Table:
+    """One row a site, one cell a head: mean weight at the last checkpoint of each fold, and the range over all."""
+    if results.site_history is None:
+        return ()
+    rows = []
+    for site, own in results.site_history.groupby("site"):
+        cells = []
+        for head in results.heads:
+            weights = own[own["head"] == head].sort_values(["fold", "round"])
+            final = weights.groupby("fold")["weight"].last().mean()
+            cells.append(f"{final:.2f} ({weights['weight'].min():.2f} to {weights['weight'].max():.2f})")
+        rows.append(Row(str(site), tuple(cells)))
+    return tuple(rows)
+
+
 def level_words(level: str) -> str:
     """A level of the data dictionary as it reads in a table."""
     return _LEVEL_WORDS.get(level, level.replace("_", " "))

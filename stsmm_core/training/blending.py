@@ -5,8 +5,8 @@ validation loss falls by dG (generalisation); OGR = |dO / dG|. The optimum of Wa
 Proposition 1) weights head k in proportion to dG_k / dO_k^2.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,10 +70,12 @@ class BlendingState:
     Attributes:
         weights: one a head, sum 1, the fusion head first.
         updates: how often an interval changed them.
+        sites: in scopes `site` and `mean`, the weights of each site that they are the mean of.
     """
 
     weights: tuple[float, ...]
     updates: int = 0
+    sites: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def after(self, interval: Interval, config: Blending) -> "BlendingState":
         """The state after an interval; unchanged when the method is fixed or no head generalised."""
@@ -85,6 +87,17 @@ class BlendingState:
             blended = bounded(blended, config.floor, config.ceiling)
             ratio = config.smoothing * np.asarray(self.weights) + (1 - config.smoothing) * blended
         return replace(self, weights=tuple(float(weight) for weight in ratio), updates=self.updates + 1)
+
+    def after_sites(self, weights: Mapping[str, tuple[float, ...]], events: Mapping[str, float]) -> "BlendingState":
+        """The state after the sites' own weights, averaged by their events; unchanged where no site has an event."""
+        total = sum(events.values())
+        if not total:
+            return self
+        mean = tuple(
+            sum(events[site] * own[head] for site, own in weights.items()) / total for head in range(len(self.weights))
+        )
+        changed = not np.allclose(mean, self.weights, rtol=0, atol=1e-12)
+        return BlendingState(mean, self.updates + changed, dict(weights))
 
 
 def start_blending(config: Blending, heads: int) -> BlendingState:

@@ -13,7 +13,7 @@ from stsmm_core.cohort.splits import Fold
 from stsmm_core.model.mmnn import Weights
 from stsmm_core.training.blending import BlendingState
 from stsmm_core.training.centre import Centre
-from stsmm_core.training.experiment import blend
+from stsmm_core.training.experiment import Memory, blend
 from stsmm_core.training.fitted import FittedNetwork, describe_fit
 from stsmm_core.training.site_data import agreed_channels, pool, pool_folds
 from stsmm_core.training.state import SiteState
@@ -69,7 +69,15 @@ class Centralised:
         losses = self._trainer.losses(round_number, weights)
         return losses, blend(blending, losses, self._centres[0].experiment)
 
-    def predict(self, weights: Weights) -> None:
+    @property
+    def memory(self) -> Memory:
+        """Nothing: one place combines nothing."""
+        return {}
+
+    def remember(self, memory: Memory) -> None:
+        """Nothing to remember."""
+
+    def predict(self, selected_round: int, weights: Weights) -> None:  # noqa: ARG002 - the weights are all there is
         """Keep the risks of each centre's test patients with that centre."""
         assert self._encoding is not None
         for centre in self._centres:

@@ -1,7 +1,7 @@
 """The course of an experiment, the same for one centre and for a federation of them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from stsmm_core.cohort.clinical import ClinicalEncoding
 from stsmm_core.config import Experiment
@@ -16,11 +17,12 @@ from stsmm_core.errors import RunError
 from stsmm_core.files import write_atomically
 from stsmm_core.model.mmnn import Weights, build_network, get_weights
 from stsmm_core.model.pretrained import load_pretrained
-from stsmm_core.run_folder import HISTORY_COLUMNS
+from stsmm_core.run_folder import HISTORY_COLUMNS, SITE_BLENDING_COLUMNS
 from stsmm_core.training.blending import BlendingState, Interval, start_blending
 from stsmm_core.training.trainer import RoundLosses
 
 HistoryRow = dict[str, Any]
+Memory = Mapping[str, NDArray[Any]]
 
 
 class Consortium(Protocol):
@@ -43,8 +45,17 @@ class Consortium(Protocol):
         """Loss sums over all centres, and the blending weights that follow from them."""
         ...
 
-    def predict(self, weights: Weights) -> None:
-        """Let every centre keep the risks of its test patients."""
+    def predict(self, selected_round: int, weights: Weights) -> None:
+        """Let every centre keep the risks of its test patients, by the weights of the selected round."""
+        ...
+
+    @property
+    def memory(self) -> Memory:
+        """What whoever combines the weights carries from round to round, such as a server's momentum."""
+        ...
+
+    def remember(self, memory: Memory) -> None:
+        """Go on from an earlier `memory` of this fold; empty at its start."""
         ...
 
     @property
@@ -64,6 +75,8 @@ class Progress:
         encoding: of the clinical variables; the weights mean nothing without it.
         first_blending_round: round whose checkpoint first changed the blending weights.
         seconds: time spent so far, over all starts of the command.
+        site_history: blending weights of each site at the checkpoints, in scopes `site` and `mean`.
+        memory: of the consortium.
     """
 
     round: int
@@ -77,6 +90,8 @@ class Progress:
     first_blending_round: int | None = None
     seconds: float = 0.0
     history: tuple[HistoryRow, ...] = field(default=())
+    site_history: tuple[HistoryRow, ...] = field(default=())
+    memory: Memory = field(default_factory=dict)
 
     @property
     def rounds(self) -> int:
@@ -118,6 +133,7 @@ class Progress:
             if updated and self.first_blending_round is None
             else self.first_blending_round,
             history=(*self.history, *_history_rows(round_number, losses, blending, experiment, fold)),
+            site_history=(*self.site_history, *_site_rows(round_number, losses, blending, experiment, fold)),
         )
 
 
@@ -155,6 +171,7 @@ def run_fold(
     path = checkpoints / f"fold-{fold}.pt"
     saved = load_progress(path) if path.exists() else None
     encoding = consortium.begin_fold(fold, saved.encoding if saved else None)
+    consortium.remember(saved.memory if saved else {})
     progress = saved or _untrained(consortium, experiment, encoding, fold)
     if progress.round > 0:
         report(progress)
@@ -173,23 +190,38 @@ def run_fold(
                 "there is nothing to learn from"
             )
         progress = progress.after(round_number, weights, losses, blending, experiment=experiment, fold=fold)
-        progress = replace(progress, seconds=progress.seconds + time.monotonic() - started)
+        seconds = progress.seconds + time.monotonic() - started
+        progress = replace(progress, seconds=seconds, memory=consortium.memory)
         save_progress(progress, path)
         report(progress)
-    consortium.predict(progress.selected)
+    consortium.predict(progress.selected_round, progress.selected)
     return progress
 
 
 def write_history(folds: list[Progress], path: Path) -> None:
     """Write history.csv: a row a fold, round and head; `weight` is in force in the next round."""
-    table = pd.DataFrame([row for fold in folds for row in fold.history], columns=list(HISTORY_COLUMNS))
+    _write_rows([row for fold in folds for row in fold.history], HISTORY_COLUMNS, path)
+
+
+def write_site_history(folds: list[Progress], path: Path) -> None:
+    """Write blending_sites.csv, a row a fold, checkpoint, site and head, where sites have weights of their own."""
+    rows = [row for fold in folds for row in fold.site_history]
+    if rows:
+        _write_rows(rows, SITE_BLENDING_COLUMNS, path)
+
+
+def _write_rows(rows: list[HistoryRow], columns: tuple[str, ...], path: Path) -> None:
+    table = pd.DataFrame(rows, columns=list(columns))
     write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
+
+
+_ARRAYS = ("weights", "selected", "memory")
 
 
 def save_progress(progress: Progress, path: Path) -> None:
     """Write a checkpoint in one step: a killed run finds the last whole one."""
     content = asdict(progress)
-    for name in ("weights", "selected"):
+    for name in _ARRAYS:
         content[name] = {key: torch.from_numpy(value) for key, value in content[name].items()}
     write_atomically(path, lambda temporary: torch.save(content, temporary))
 
@@ -197,10 +229,11 @@ def save_progress(progress: Progress, path: Path) -> None:
 def load_progress(path: Path) -> Progress:
     """Read a checkpoint (tensors and plain values only: nothing in it is executed)."""
     content = torch.load(path, weights_only=True)
-    for name in ("weights", "selected"):
+    for name in _ARRAYS:
         content[name] = {key: value.numpy() for key, value in content[name].items()}
     blending = content.pop("blending")
-    content["blending"] = BlendingState(tuple(blending["weights"]), blending["updates"])
+    sites = {site: tuple(weights) for site, weights in blending["sites"].items()}
+    content["blending"] = BlendingState(tuple(blending["weights"]), blending["updates"], sites)
     moments = {key: tuple(value) for key, value in content["encoding"]["moments"].items()}
     content["encoding"] = ClinicalEncoding(tuple(content["encoding"]["variables"]), moments)
     return Progress(**content)
@@ -230,4 +263,17 @@ def _history_rows(
             "weight": blending.weights[head],
         }
         for head, name in enumerate(experiment.heads)
+    ]
+
+
+def _site_rows(
+    round_number: int, losses: RoundLosses, blending: BlendingState, experiment: Experiment, fold: int
+) -> list[HistoryRow]:
+    """None between checkpoints: the weights stay as they were."""
+    if losses.train is None:
+        return []
+    return [
+        {"fold": fold, "round": round_number, "site": site, "head": name, "weight": weight}
+        for site, weights in blending.sites.items()
+        for name, weight in zip(experiment.heads, weights, strict=True)
     ]

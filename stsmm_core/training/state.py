@@ -1,4 +1,4 @@
-"""What a site keeps between rounds: optimiser state, outputs at blending checkpoints, predictions of test patients."""
+"""What a site keeps between rounds: optimiser state, outputs at checkpoints, its own weights, test risks."""
 
 import re
 from collections.abc import Sequence
@@ -49,14 +49,35 @@ class SiteState:
         tensors = torch.load(path, weights_only=True)
         return tensors["train"].numpy(), tensors["validation"].numpy()
 
+    def keep(self, kind: str, round_number: int, content: Any, *, every_round: bool = False) -> None:
+        """Keep what the site made in a round: tensors and plain values; of every round, or the newest ones."""
+        write_atomically(self._file(kind, round_number), lambda path: torch.save(content, path))
+        self._forget(kind, round_number, kept=None if every_round else KEPT)
+
+    def latest(self, kind: str, last_round: int) -> Any | None:
+        """What the site kept in the last round of that kind up to `last_round`, or None if there was none."""
+        files = [file for file in self._files(kind) if _round_of(file) <= last_round]
+        return torch.load(files[-1], weights_only=True) if files else None
+
+    def forget_but_latest(self, kind: str, last_round: int) -> None:
+        """Keep of a kind only what `latest` gives."""
+        wanted = [file for file in self._files(kind) if _round_of(file) <= last_round][-1:]
+        for file in self._files(kind):
+            if file not in wanted:
+                file.unlink(missing_ok=True)
+
     def _file(self, kind: str, round_number: int) -> Path:
         return self.folder / f"fold-{self.fold}" / f"{kind}-{round_number:05d}.pt"
 
-    def _forget(self, kind: str, round_number: int) -> None:
-        """Keep the newest `KEPT` files, and nothing of rounds that a resumed run does again."""
-        files = sorted((self.folder / f"fold-{self.fold}").glob(f"{kind}-*.pt"))
+    def _files(self, kind: str) -> list[Path]:
+        return sorted((self.folder / f"fold-{self.fold}").glob(f"{kind}-*.pt"))
+
+    def _forget(self, kind: str, round_number: int, kept: int | None = KEPT) -> None:
+        """Keep the newest `kept` files (all if None), and nothing of rounds that a resumed run does again."""
+        files = self._files(kind)
         older = [file for file in files if _round_of(file) <= round_number]
-        for file in [*older[:-KEPT], *(file for file in files if _round_of(file) > round_number)]:
+        too_old = older[:-kept] if kept else []
+        for file in [*too_old, *(file for file in files if _round_of(file) > round_number)]:
             file.unlink(missing_ok=True)
 
 

@@ -1,6 +1,5 @@
 """The trainer: what a centre does in a round, whether it is alone, virtual or a hospital."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +22,7 @@ from stsmm_core.model.mmnn import (
 from stsmm_core.seeds import derive_seed, generator
 from stsmm_core.survival.cox_loss import cox_loss
 from stsmm_core.training.losses import LossChanges, LossSums, change_of_losses, no_change, sum_losses
+from stsmm_core.training.optimisation import build_optimizer, pull_back, risk_windows
 from stsmm_core.training.schedule import learning_rate
 from stsmm_core.training.site_data import SiteData
 from stsmm_core.training.state import SiteState
@@ -37,12 +37,15 @@ class TrainedRound:
     Attributes:
         patients, events: training patients and their events, added over endpoints.
         windows_without_event: risk windows that could teach nothing and were skipped.
+        seen, missed: whether a patient with, and one without, each modality was trained on, one a modality.
     """
 
     weights: Weights
     patients: int
     events: int
     windows_without_event: int
+    seen: tuple[bool, ...]
+    missed: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -91,34 +94,44 @@ class Trainer:
     ) -> None:
         self._experiment = experiment
         self._data = data
-        self._fold = fold
-        self._state = state
+        self.fold = fold
+        self.state = state
         self._device = available_device(experiment.training.device)
-        self._network = build_network(
-            experiment, channels=channels, clinical_inputs=encoding.width, fold=state.fold
-        ).to(self._device)
+        self.network = build_network(experiment, channels=channels, clinical_inputs=encoding.width, fold=state.fold).to(
+            self._device
+        )
         self._clinical = torch.from_numpy(encoding.encode(data.clinical))
         has_clinical = data.has_clinical(encoding.variables)
         modalities = {"image": data.has_image, "clinical": has_clinical}
         chosen = [modalities[name] for name in experiment.data.modalities]
         self._present = np.stack([np.any(chosen, axis=0), *chosen])
 
-    def train_round(self, round_number: int, weights: Weights, blending: tuple[float, ...]) -> TrainedRound:
+    @property
+    def site(self) -> str:
+        """Name of the site."""
+        return self._data.site
+
+    def train_round(
+        self, round_number: int, weights: Weights, blending: tuple[float, ...], *, proximal_mu: float = 0.0
+    ) -> TrainedRound:
         """Train for the experiment's local epochs, starting from the given weights.
 
         Args:
             round_number: from 1.
             blending: weight of each head's loss.
+            proximal_mu: of the term mu / 2 |w - given weights|^2 that FedProx adds to the loss.
 
         Raises:
             RunError: when training diverged.
         """
         training = self._experiment.training
-        rows = self._fold.train
-        set_weights(self._network, weights)
+        rows = self.fold.train
+        set_weights(self.network, weights)
         optimizer = self._optimizer(round_number)
-        self._network.train()
-        skipped = 0
+        self.network.train()
+        anchor = [parameter.detach().clone() for parameter in self.network.parameters()]
+        skipped: list[Rows] = []
+        trained_on: list[Rows] = []
         for epoch in range(training.local_epochs):
             windows = self._windows(rows, round_number, epoch)
             for number, window in enumerate(windows):
@@ -128,33 +141,45 @@ class Trainer:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 if np.nansum(self._data.outcomes.event[window]) == 0:
-                    skipped += 1
+                    skipped.append(window)
                     continue
+                trained_on.append(window)
                 optimizer.zero_grad(set_to_none=True)
                 self._accumulate(window, blending, (round_number, epoch, number))
+                if proximal_mu:
+                    pull_back(self.network.parameters(), anchor, proximal_mu)
                 optimizer.step()
-        trained = get_weights(self._network)
+        trained = get_weights(self.network)
         if not all(np.isfinite(array).all() for array in trained.values()):
             raise RunError(DIVERGED)
-        self._state.save_optimizer(round_number, optimizer.state_dict())
+        self.state.save_optimizer(round_number, optimizer.state_dict())
         events = int(self._data.outcomes[rows].events().sum())
-        return TrainedRound(trained, len(rows), events, skipped)
+        has = self._present[1:, np.concatenate([rows[:0], *trained_on])]
+        seen, missed = (tuple(bool(row.any()) for row in part) for part in (has, ~has))
+        return TrainedRound(trained, len(rows), events, len(skipped), seen, missed)
 
     def losses(self, round_number: int, weights: Weights) -> RoundLosses:
         """Loss sums of the given weights, without dropout or augmentation, each set one risk set."""
-        validation = self._outputs(weights, self._fold.validation)
-        validation_sums = self._sums(validation, self._fold.validation)
+        validation = self._outputs(weights, self.fold.validation)
+        validation_sums = self.sums(validation, self.fold.validation)
         if not self._experiment.is_checkpoint(round_number):
             return RoundLosses(validation_sums)
-        train = self._outputs(weights, self._fold.train)
-        before = self._state.load_outputs(round_number - self._experiment.checkpoint_rounds)
-        self._state.save_outputs(round_number, train, validation)
+        train = self._outputs(weights, self.fold.train)
+        before = self.state.load_outputs(round_number - self._experiment.checkpoint_rounds)
+        self.state.save_outputs(round_number, train, validation)
         return RoundLosses(
             validation_sums,
-            self._sums(train, self._fold.train),
-            self._change(before and before[1], validation, self._fold.validation, round_number),
-            self._change(before and before[0], train, self._fold.train, round_number),
+            self.sums(train, self.fold.train),
+            self._change(before and before[1], validation, self.fold.validation, round_number),
+            self._change(before and before[0], train, self.fold.train, round_number),
         )
+
+    def loss_sums(self, weights: Weights) -> tuple[LossSums, LossSums]:
+        """Loss sums of the training and of the validation set."""
+        train, validation = (
+            self.sums(self._outputs(weights, rows), rows) for rows in (self.fold.train, self.fold.validation)
+        )
+        return train, validation
 
     def risks(self, weights: Weights, rows: Rows) -> NDArray[np.float64]:
         """Log hazards of some patients, relative to the mean of this site's training patients.
@@ -171,52 +196,49 @@ class Trainer:
 
     def mean_training_output(self, weights: Weights) -> NDArray[np.float64]:
         """Mean output over the training patients that each head has input for, shape (heads, endpoints)."""
-        train = self._outputs(weights, self._fold.train)
-        heard = self._present[:, self._fold.train][..., None]
+        train = self._outputs(weights, self.fold.train)
+        heard = self._present[:, self.fold.train][..., None]
         return (train * heard).sum(axis=1) / np.maximum(heard.sum(axis=1), 1)
 
     @torch.no_grad()
     def features(self, weights: Weights, rows: Rows) -> NDArray[np.float64]:
         """What the fusion head sees of some patients: the modalities' features side by side, (rows, features)."""
-        set_weights(self._network, weights)
-        self._network.eval()
+        set_weights(self.network, weights)
+        self.network.eval()
         return (
-            torch.cat([self._network.fused(self._batch(batch)) for batch in self._batches(rows)]).cpu().double().numpy()
+            torch.cat([self.network.fused(self._batch(batch)) for batch in self._batches(rows)]).cpu().double().numpy()
         )
+
+    @torch.no_grad()
+    def encoded(self, weights: Weights, rows: Rows) -> dict[str, Tensor]:
+        """What the heads see of some patients: the features of each modality, shape (rows, features)."""
+        set_weights(self.network, weights)
+        self.network.eval()
+        batches = [self._batch(batch) for batch in self._batches(rows)]
+        width = self._experiment.model.features
+        return {
+            name: torch.cat(
+                [torch.zeros(0, width, device=self._device)]
+                + [self.network.encode(name, batch[name]) for batch in batches]
+            )
+            for name in self.network.encoders
+        }
 
     def _optimizer(self, round_number: int) -> torch.optim.Optimizer:
         """The optimiser as this site left it a round ago, so that momentum outlasts a round."""
-        training = self._experiment.training
-        parameters = list(self._network.parameters())
-        optimizer: torch.optim.Optimizer
-        if training.optimizer == "sgd":
-            optimizer = torch.optim.SGD(
-                parameters,
-                lr=training.learning_rate,
-                momentum=training.momentum,
-                nesterov=training.momentum > 0,
-                weight_decay=training.weight_decay,
-            )
-        else:
-            optimizer = torch.optim.AdamW(
-                parameters,
-                lr=training.learning_rate,
-                betas=(training.momentum, 0.999),
-                weight_decay=training.weight_decay,
-            )
-        state = self._state.load_optimizer(round_number - 1)
+        optimizer = build_optimizer(self._experiment.training, self.network.parameters())
+        state = self.state.load_optimizer(round_number - 1)
         if state is not None:
             optimizer.load_state_dict(state)
         return optimizer
 
     def _windows(self, rows: Rows, round_number: int, epoch: int) -> list[Rows]:
-        """Shuffle into risk windows of nearly equal size, events dealt evenly among them."""
-        rng = generator(*self._seed_parts(round_number, epoch))
-        shuffled = rng.permutation(rows)
-        has_event = np.nansum(self._data.outcomes.event[shuffled], axis=1) > 0
-        dealt = np.concatenate([shuffled[has_event], shuffled[~has_event]])
-        number = math.ceil(len(dealt) / self._experiment.training.risk_window)
-        return [rng.permutation(dealt[start::number]) for start in range(number)]
+        return self.windows(rows, generator(*self._seed_parts(round_number, epoch)))
+
+    def windows(self, rows: Rows, rng: np.random.Generator) -> list[Rows]:
+        """Risk windows of an epoch, drawn by a generator."""
+        has_event = np.nansum(self._data.outcomes.event[rows], axis=1) > 0
+        return risk_windows(rows, has_event, self._experiment.training.risk_window, rng)
 
     def _accumulate(self, window: Rows, blending: tuple[float, ...], step: tuple[int, ...]) -> None:
         """Add the gradient of a window's blended loss, with the memory of one batch.
@@ -224,18 +246,18 @@ class Trainer:
         The Cox loss couples all patients of the window, so its gradient with respect to the outputs needs them all; a
         second pass then carries that gradient through the network batch by batch, with the same random draws.
         """
-        batches = np.array_split(window, math.ceil(len(window) / self._experiment.training.batch_size))
+        batches = np.array_split(window, -(-len(window) // self._experiment.training.batch_size))
         seeds = [derive_seed(*self._seed_parts(*step), number) for number in range(len(batches))]
         if len(batches) == 1:
-            self._blended_loss(self._draw(batches[0], seeds[0]), window, blending).backward()
+            self.blended_loss(self._draw(batches[0], seeds[0]), window, blending).backward()
             return
-        statistics = {name: value.clone() for name, value in self._network.named_buffers()}
+        statistics = {name: value.clone() for name, value in self.network.named_buffers()}
         with torch.no_grad():
             outputs = torch.cat([self._draw(*batch) for batch in zip(batches, seeds, strict=True)], dim=1)
-        for name, value in self._network.named_buffers():
+        for name, value in self.network.named_buffers():
             value.copy_(statistics[name])
         outputs.requires_grad_()
-        self._blended_loss(outputs, window, blending).backward()
+        self.blended_loss(outputs, window, blending).backward()
         assert outputs.grad is not None
         gradients = outputs.grad.split([len(batch) for batch in batches], dim=1)
         for batch, seed, gradient in zip(batches, seeds, gradients, strict=True):
@@ -250,9 +272,10 @@ class Trainer:
             draws = torch.Generator().manual_seed(derive_seed(seed, "augmentation"))
             augmented = augment(images.values, self._experiment.imaging.augmentation, draws)
             batch["image"] = ModalityBatch(augmented, images.present)
-        return _finite(self._network(batch))
+        return _finite(self.network(batch))
 
-    def _blended_loss(self, outputs: Tensor, rows: Rows, blending: tuple[float, ...]) -> Tensor:
+    def blended_loss(self, outputs: Tensor, rows: Rows, blending: tuple[float, ...]) -> Tensor:
+        """Weighted sum of the heads' losses over one risk set; outputs of shape (heads, rows, endpoints)."""
         outcomes = self._data.outcomes[rows]
         loss = outputs.sum() * 0.0
         for head, weight in enumerate(blending):
@@ -270,10 +293,10 @@ class Trainer:
     @torch.no_grad()
     def _outputs(self, weights: Weights, rows: Rows) -> NDArray[np.float64]:
         """Log hazards in evaluation mode, shape (heads, rows, endpoints)."""
-        set_weights(self._network, weights)
-        self._network.eval()
+        set_weights(self.network, weights)
+        self.network.eval()
         empty = np.zeros((len(self._experiment.heads), 0, len(self._experiment.data.endpoints)))
-        outputs = [_finite(self._network(self._batch(batch))).cpu().double().numpy() for batch in self._batches(rows)]
+        outputs = [_finite(self.network(self._batch(batch))).cpu().double().numpy() for batch in self._batches(rows)]
         return np.concatenate([empty, *outputs], axis=1)
 
     def _batches(self, rows: Rows) -> list[Rows]:
@@ -289,7 +312,8 @@ class Trainer:
             for head, name in enumerate(self._experiment.data.modalities, start=1)
         }
 
-    def _sums(self, outputs: NDArray[np.float64], rows: Rows) -> LossSums:
+    def sums(self, outputs: NDArray[np.float64], rows: Rows) -> LossSums:
+        """Loss sums of outputs that are at hand, shape (heads, rows, endpoints)."""
         return sum_losses(
             outputs, self._data.outcomes[rows], self._present[:, rows], ties=self._experiment.training.ties
         )
@@ -310,7 +334,7 @@ class Trainer:
         )
 
     def _seed_parts(self, *parts: int) -> tuple[int | str, ...]:
-        return (self._experiment.seed, self._data.site, self._state.fold, *parts)
+        return (self._experiment.seed, self._data.site, self.state.fold, *parts)
 
 
 def _finite(outputs: Tensor) -> Tensor:

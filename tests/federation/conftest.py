@@ -20,11 +20,11 @@ from stsmm_core.run_folder import CONFIG_FILE
 from stsmm_core.training.inputs import open_cohorts
 
 RUN_ID = 1
-Deliver = Callable[[int, Message, Callable[[], Message]], Message]
+Deliver = Callable[[int, Message, Callable[[], Message]], Message | None]
 
 
 class InProcessGrid(Grid):
-    """Calls the ClientApp for each message; `deliver` may change what a node answers."""
+    """Calls the ClientApp for each message; `deliver` may change what a node answers, or keep it back (None)."""
 
     def __init__(self, sites: int, run_config: dict[str, str | int], deliver: Deliver) -> None:
         self._contexts = {
@@ -54,7 +54,7 @@ class InProcessGrid(Grid):
         raise AssertionError("not used")
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        replies = []
+        replies: list[Message | None] = []
         for message in messages:
             node = message.metadata.dst_node_id
             message.metadata.__dict__["_message_id"] = str(next(self._ids))
@@ -63,6 +63,7 @@ class InProcessGrid(Grid):
                 return client_app(message, self._contexts[node])
 
             replies.append(self._deliver(node - 100, message, answer))
+        replies = [reply for reply in replies if reply is not None]  # a node that is silent until the time is over
         return reversed(replies)  # whoever is last to ask may be first to answer
 
 

@@ -89,7 +89,18 @@ def test_a_site_without_an_event_takes_part_and_adds_nothing(quick, change, fede
     federate(quick, [change("site_2", edit)], tmp_path / "run")
     metrics = metrics_of(tmp_path / "run")
     assert metrics["cohorts"][1]["events"] == {"os": 0, "dm": 0}
-    assert not (tmp_path / "run" / "left_out.log").exists()
+    assert not (tmp_path / "run" / "audit.jsonl").exists()
+
+
+def test_a_site_whose_events_look_inverted_is_warned_of(quick, change, federate, tmp_path):
+    def edit(table, root):
+        late = table["os_days"].astype(float).rank() > len(table) / 3
+        return table.assign(os_event=np.where(late, "1", "0"))
+
+    federate(quick, [change("site_1", edit)], tmp_path / "run")
+    (entry,) = [json.loads(line) for line in (tmp_path / "run" / "audit.jsonl").read_text().splitlines()]
+    assert (entry["site"], entry["decision"], entry["round"]) == ("site_1", "warning", 0)
+    assert "os_event" in entry["reason"]
 
 
 def test_no_event_anywhere_is_refused(quick, change, cache, tmp_path):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord
 
 from stsmm_core import protocol
@@ -14,24 +15,25 @@ from stsmm_core.training.blending import start_blending
 from stsmm_core.training.experiment import blend
 
 
-def replace_arrays(reply, change):
-    arrays = reply.content.array_records[protocol.ARRAYS]
-    changed = {name: Array(change(array.numpy())) for name, array in arrays.items()}
-    reply.content[protocol.ARRAYS] = ArrayRecord(changed)
-    return reply
+def read_audit(run):
+    return [json.loads(line) for line in (run / "audit.jsonl").read_text().splitlines()]
 
 
-def poisoned(reply):
-    def change(array):
-        array = array.copy()
-        array.flat[0] = np.nan
-        return array
+def change_arrays(change):
+    def changed(reply):
+        arrays = reply.content.array_records[protocol.ARRAYS]
+        reply.content[protocol.ARRAYS] = ArrayRecord(
+            {name: Array(change(array.numpy())) for name, array in arrays.items()}
+        )
+        return reply
 
-    return replace_arrays(reply, change)
+    return changed
 
 
-def misshapen(reply):
-    return replace_arrays(reply, lambda array: array[None])
+def with_nan(array):
+    array = array.copy()
+    array.flat[0] = np.nan
+    return array
 
 
 def renamed(reply):
@@ -40,37 +42,135 @@ def renamed(reply):
     return reply
 
 
+def garbled(reply):
+    arrays = reply.content.array_records[protocol.ARRAYS]
+    name, array = next(iter(arrays.items()))
+    arrays[name] = Array(dtype=array.dtype, shape=array.shape, stype=array.stype, data=b"no array")
+    return reply
+
+
 def empty(reply):
     del reply.content[protocol.ARRAYS]
     return reply
 
 
-def weightless(reply):
-    numbers = reply.content.metric_records[protocol.METRICS]
-    reply.content[protocol.METRICS] = MetricRecord({**numbers, protocol.WEIGHT: float("nan")})
+def says(**numbers):
+    def said(reply):
+        honest = reply.content.metric_records[protocol.METRICS]
+        reply.content[protocol.METRICS] = MetricRecord({**honest, **numbers})
+        return reply
+
+    return said
+
+
+def failed(reply):
+    return Message(Error(code=3, reason="node unavailable at /home/x"), reply_to=reply.request)
+
+
+def enlarged(reply, factor=1000.0):
+    arrays = reply.content.array_records[protocol.ARRAYS]
+    reply.content[protocol.ARRAYS] = ArrayRecord(
+        {
+            name: Array((before.numpy() + factor * (arrays[name].numpy() - before.numpy())).astype("float32"))
+            for name, before in reply.sent.items()
+        }
+    )
     return reply
 
 
+MISDEEDS = [
+    ("a value that is not a number", change_arrays(with_nan), "not finite"),
+    ("other shapes", change_arrays(lambda array: array[None]), "other arrays"),
+    ("other types", change_arrays(lambda array: array.astype(np.float64)), "other arrays"),
+    ("other names", renamed, "other arrays"),
+    ("bytes that are no array", garbled, "cannot be read"),
+    ("no arrays", empty, "agreed records"),
+    ("a weight that is not a number", says(weight=float("nan")), "not a number"),
+    ("a weight below 0", says(weight=-3.0), "no valid weight"),
+    ("a weight above its count", says(weight=1e6), "no valid weight"),
+    ("half an event", says(events=2.5, weight=2.5), "not a count"),
+    ("no word on its modalities", says(**{protocol.SEEN: [2, 2]}), "which modalities"),
+    ("an error", failed, "no answer (Flower error 3)"),
+    ("silence", lambda reply: None, "no answer within"),
+    ("an update a thousand times as large", enlarged, "times as large as the other sites' median"),
+]
+
+
 def test_bad_updates_are_left_out_and_the_run_goes_on(experiment, cohorts, federate, tmp_path):
-    spoilt = {1: (poisoned, "not finite"), 2: (misshapen, "other arrays"), 3: (renamed, "other arrays")}
-    spoilt |= {4: (empty, "agreed records"), 5: (weightless, "no valid weight")}
-    longer = experiment.model_copy(update={"training": experiment.training.model_copy(update={"epochs": 6})})
+    """A misdeed a round; the models are those of a site that always fails."""
+    training = experiment.training.model_copy(update={"epochs": len(MISDEEDS) + len(MISDEEDS) % 2})
+    longer = experiment.model_copy(update={"training": training})
+    models = {"spoilt": {}, "failing": {}}
+
+    def deliver(run):
+        def answers(site, message, answer):
+            reply = answer()
+            round_number = message.content.config_records[protocol.CONFIG].get(protocol.ROUND)
+            if message.metadata.message_type == "train" and site == 0:
+                models[run][round_number] = message.content.array_records[protocol.ARRAYS].to_numpy_ndarrays()
+            if site == 1 and message.metadata.message_type == "train" and round_number <= len(MISDEEDS):
+                sent = message.content.array_records[protocol.ARRAYS]
+                reply.sent, reply.request = sent, message
+                return MISDEEDS[round_number - 1][1](reply) if run == "spoilt" else failed(reply)
+            return reply
+
+        return answers
+
+    for run in models:
+        federate(longer, [cohorts], tmp_path / run, deliver=deliver(run))
+    audit = read_audit(tmp_path / "spoilt")
+    assert [entry["round"] for entry in audit] == [*range(1, len(MISDEEDS) + 1)]
+    for entry, (name, _, reason) in zip(audit, MISDEEDS, strict=True):
+        assert (entry["site"], entry["stage"], entry["decision"], entry["fold"]) == ("site_2", "train", "left out", 0)
+        assert reason in entry["reason"], name
+        assert entry["time"]
+    for round_number, arrays in models["spoilt"].items():
+        for one, other in zip(arrays, models["failing"][round_number], strict=True):
+            np.testing.assert_array_equal(one, other)
+    metrics = json.loads((tmp_path / "spoilt" / "metrics.json").read_text())
+    assert metrics["test"]["os"]["harrell_c"]["n"] > 0
+
+
+@pytest.mark.parametrize(("factor", "decision"), [(1e9, "left out"), (40.0, "warning")])
+def test_of_two_sites_a_large_update_is_left_out_where_it_exceeds_the_weights(
+    experiment, cohorts, federate, tmp_path, factor, decision
+):
+    training = experiment.training.model_copy(update={"learning_rate": 1e-5, "epochs": 2, "schedule": "constant"})
 
     def deliver(site, message, answer):
         reply = answer()
-        round_number = message.content.config_records[protocol.CONFIG].get(protocol.ROUND)
-        if site == 1 and message.metadata.message_type == "train" and round_number in spoilt:
-            return spoilt[round_number][0](reply)
+        if site == 1 and message.metadata.message_type == "train":
+            reply.sent = message.content.array_records[protocol.ARRAYS]
+            return enlarged(reply, factor)
         return reply
 
-    federate(longer, [cohorts], tmp_path / "run", deliver=deliver)
-    lines = (tmp_path / "run" / "left_out.log").read_text().splitlines()
-    assert len(lines) == len(spoilt)
-    for line, (round_number, (_, reason)) in zip(lines, spoilt.items(), strict=True):
-        assert line.startswith(f"site_2: round {round_number}: ")
-        assert reason in line
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert metrics["test"]["os"]["harrell_c"]["n"] > 0
+    sites = [cohorts / "site_1", cohorts / "site_2"]
+    federate(experiment.model_copy(update={"training": training}), sites, tmp_path / "run", deliver=deliver)
+    audit = read_audit(tmp_path / "run")
+    assert {(entry["site"], entry["decision"]) for entry in audit} == {("site_2", decision)}
+
+
+def test_min_sites_unmet_stops_with_a_checkpoint_from_which_the_same_command_goes_on(
+    experiment, cohorts, federate, tmp_path
+):
+    federation = experiment.federation.model_copy(update={"min_sites": 3})
+    strict = experiment.model_copy(update={"federation": federation})
+
+    def deliver(site, message, answer):
+        round_number = message.content.config_records[protocol.CONFIG].get(protocol.ROUND)
+        if site == 2 and message.metadata.message_type == "train" and round_number == 3:
+            return None
+        return answer()
+
+    federate(strict, [cohorts], tmp_path / "whole")
+    with pytest.raises(RunError, match=r"2 of 3 sites gave a usable reply.*same command goes on"):
+        federate(strict, [cohorts], tmp_path / "broken", deliver=deliver)
+    assert "min_sites" in (tmp_path / "broken" / "failure.txt").read_text()
+    assert torch.load(tmp_path / "broken" / "checkpoints" / "fold-0.pt", weights_only=True)["round"] == 2
+    federate(strict, [cohorts], tmp_path / "broken")
+    one, other = (torch.load(tmp_path / run / "checkpoints" / "fold-0.pt", weights_only=True)["weights"]
+                  for run in ("whole", "broken"))  # fmt: skip
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_site_that_misses_a_checkpoint_is_no_change_of_the_loss(experiment, cohorts, federate, tmp_path):
@@ -87,7 +187,9 @@ def test_a_site_that_misses_a_checkpoint_is_no_change_of_the_loss(experiment, co
         return reply
 
     federate(experiment, [cohorts], tmp_path / "run", deliver=deliver)
-    assert (tmp_path / "run" / "left_out.log").read_text() == "site_1: round 2: no answer (Flower error 3)\n"
+    (entry,) = read_audit(tmp_path / "run")
+    assert (entry["site"], entry["round"], entry["stage"]) == ("site_1", 2, "evaluate")
+    assert entry["reason"] == "no answer (Flower error 3)"  # and not what Flower's error says of the site
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     replies = {site: numbers for round_number, site, numbers in sums if round_number == 2}
     present = [losses_from_numbers(replies[site], experiment, 2) for site in (1, 2)]
@@ -108,22 +210,10 @@ def test_a_site_whose_sets_are_below_its_minimum_does_not_take_part(experiment, 
         return answer()
 
     federate(experiment, [cohorts], tmp_path / "run", deliver=deliver)
-    log = (tmp_path / "run" / "left_out.log").read_text()
+    log = (tmp_path / "run" / "audit.jsonl").read_text()
     assert "refused: the experiment leaves a set of fewer patients than the site's minimum cell size" in log
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["tested_sites"] == ["site_2", "site_3"]
-
-
-def test_too_few_sites_stop_the_run_with_a_reason(experiment, cohorts, federate, tmp_path):
-    strict = experiment.model_copy(update={"federation": experiment.federation.model_copy(update={"min_sites": 3})})
-
-    def deliver(site, message, answer):
-        gone = site == 2 and message.metadata.message_type == "train"
-        return Message(Error(code=3, reason="gone"), reply_to=message) if gone else answer()
-
-    with pytest.raises(RunError, match="2 of 3 sites gave a usable reply"):
-        federate(strict, [cohorts], tmp_path / "run", deliver=deliver)
-    assert "min_sites" in (tmp_path / "run" / "failure.txt").read_text()
 
 
 def test_a_fault_at_a_site_reaches_the_server_as_a_safe_sentence(experiment, cohorts, federate, tmp_path):
@@ -140,7 +230,7 @@ def test_a_fault_at_a_site_reaches_the_server_as_a_safe_sentence(experiment, coh
         return answer()
 
     federate(experiment, [broken], tmp_path / "run", deliver=deliver)
-    log = (tmp_path / "run" / "left_out.log").read_text()
+    log = (tmp_path / "run" / "audit.jsonl").read_text()
     assert "stsmm cohort check" in log
     assert "site_2" not in log  # a node that never said its name has none
     patients = (broken / "site_2" / "clinical.csv").read_text().splitlines()[1:]

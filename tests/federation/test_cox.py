@@ -60,7 +60,7 @@ def test_a_federation_gives_the_model_of_the_pooled_patients(settings, cohorts, 
     experiment = experiment_of(**settings)
     train(experiment, [cohorts], tmp_path / "centralised", cache)
     federate(experiment, [cohorts], tmp_path / "federated")
-    assert not (tmp_path / "federated" / "left_out.log").exists()
+    assert not (tmp_path / "federated" / "audit.jsonl").exists()
     pooled, together = (read(tmp_path / mode, "cox.json") for mode in ("centralised", "federated"))
     for endpoint in ("os", "dm"):
         expected, got = pooled["endpoints"][endpoint], together["endpoints"][endpoint]
@@ -145,8 +145,8 @@ def test_a_site_that_stops_answering_is_left_out_and_the_fit_begins_again(cohort
 
     federate(experiment, [cohorts], tmp_path / "run", deliver=deliver)
     federate(experiment, [cohorts / "site_1", cohorts / "site_3"], tmp_path / "two")
-    log = (tmp_path / "run" / "left_out.log").read_text()
-    assert "site_2: it stopped answering" in log
+    log = (tmp_path / "run" / "audit.jsonl").read_text()
+    assert "it stopped answering" in log
     lost, two = (read(tmp_path / run, "cox.json")["endpoints"]["dm"]["patients"] for run in ("run", "two"))
     assert lost == two
 
@@ -179,7 +179,7 @@ def test_hospitals_share_times_of_five_patients_and_only_columns_of_five(hospita
 def test_a_hospital_refuses_efrons_sums_over_a_few_patients(hospitals, cohorts, federate, tmp_path):
     with pytest.raises(RunError, match="overall survival: 0 sites can take part"):
         federate(experiment_of(ties="efron"), [cohorts], tmp_path / "run")
-    assert "minimum cell size" in (tmp_path / "run" / "left_out.log").read_text()
+    assert "minimum cell size" in (tmp_path / "run" / "audit.jsonl").read_text()
 
 
 def test_a_federated_run_shows_the_curves_of_the_pooled_patients(cohorts, federate, tmp_path):
@@ -228,5 +228,5 @@ def test_a_hospital_refuses_a_column_that_it_withholds(hospitals, cohorts, feder
     with pytest.raises(RunError, match="0 sites can take part"):
         federate(rare_levels, [cohorts], tmp_path / "run", deliver=deliver)
     assert all(any(columns) for columns in withheld.values())
-    log = (tmp_path / "run" / "left_out.log").read_text()
+    log = (tmp_path / "run" / "audit.jsonl").read_text()
     assert log.count("minimum cell size") == 3

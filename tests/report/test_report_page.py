@@ -89,6 +89,32 @@ def test_header_and_methods_tell_what_was_run(federated: Page) -> None:
         assert phrase in federated.text, phrase
 
 
+def test_weights_of_sites_are_tabled(federated: Page, federated_run: Path) -> None:
+    assert not any(table[0][0] == "Site" for table in federated.tables)
+    rows = [
+        f"0,{checkpoint},{site},{head},{weight}"
+        for checkpoint, shift in ((0, 0.0), (3, 0.1))
+        for site in ("site_1", "site_3")
+        for head, weight in (("fusion", 0.5 + shift), ("image", 0.3 - shift), ("clinical", 0.2))
+    ]
+    (federated_run / "blending_sites.csv").write_text("\n".join(["fold,round,site,head,weight", *rows]))
+    config = (federated_run / "config.toml").read_text()
+    (federated_run / "config.toml").write_text(
+        config.replace("[blending]", '[blending]\nscope = "site"')
+        + '\n[federation]\nstrategy = "fedmedian"\nlocal_normalisation = true\n'
+    )
+    page = Page(write_report(federated_run))
+    (table,) = [table for table in page.tables if table[0][0] == "Site"]
+    assert table[1] == ["site_1", "0.60 (0.50 to 0.60)", "0.20 (0.20 to 0.30)", "0.20 (0.20 to 0.20)"]
+    assert [row[0] for row in table[1:]] == ["site_1", "site_3"]
+    for phrase in ("FedMedian", "one vote a site", "by its own losses", "FedBN", "Each site trained with its own"):
+        assert phrase in page.text
+    assert "weighted by events" not in page.text
+    (federated_run / "blending_sites.csv").write_text("fold,round\n0,0\n")
+    with pytest.raises(RunError, match=r"blending_sites\.csv"):
+        write_report(federated_run)
+
+
 def test_names_of_sites_are_escaped(federated: Page) -> None:
     assert federated.tables[1][0] == ["", "site_1", "Hôpital <b>& Cie</b>", "site_3", "Total"]
     assert "<b>" not in federated.html

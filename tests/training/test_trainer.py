@@ -1,64 +1,23 @@
 """The trainer's two passes, its windows and its treatment of patients without a modality."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from small_site import PATIENTS, make_data, make_trainer
 
-from stsmm_core.cohort.clinical import fit_encoding, summarise
-from stsmm_core.cohort.cohort import Outcomes
-from stsmm_core.cohort.dictionary import PAPER_VARIABLES, VARIABLES, Number
-from stsmm_core.cohort.splits import Fold
-from stsmm_core.config import parse_experiment
 from stsmm_core.errors import RunError
 from stsmm_core.model.mmnn import get_weights, set_weights
-from stsmm_core.training.site_data import SiteData
-from stsmm_core.training.state import SiteState
-from stsmm_core.training.trainer import Trainer
-
-PATIENTS = 30
-
-
-def make_data(seed=0):
-    rng = np.random.default_rng(seed)
-    clinical = pd.DataFrame(
-        {
-            key: rng.uniform(variable.low, variable.high, PATIENTS)
-            if isinstance(variable, Number)
-            else rng.choice(np.array(variable.levels, dtype=object), PATIENTS)
-            for key, variable in VARIABLES.items()
-        }
-    )
-    time = rng.integers(1, 15, (PATIENTS, 2)).astype(float)
-    event = rng.integers(0, 2, (PATIENTS, 2)).astype(float)
-    time[3, 1] = event[3, 1] = np.nan
-    images = torch.from_numpy(rng.normal(size=(PATIENTS, 2, 16, 16, 16)).astype(np.float32))
-    has_image = np.arange(PATIENTS) % 5 != 2
-    images[~has_image] = 0
-    return SiteData("a", tuple(map(str, range(PATIENTS))), clinical, Outcomes(time, event), images, has_image)
-
-
-def make_trainer(folder, data=None, **training):
-    data = data or make_data()
-    given = {"epochs": 2, "batch_size": 8, "risk_window": 30} | training
-    experiment = parse_experiment(
-        "imaging.shape = [16, 16, 16]\nmodel.image_encoder = 'small_densenet'\nblending.interval = 1\n"
-        + "\n".join(f"training.{key} = {value!r}" for key, value in given.items()),
-        source="test",
-    )
-    encoding = fit_encoding(summarise(data.clinical, PAPER_VARIABLES), PAPER_VARIABLES)
-    fold = Fold(np.arange(20), np.arange(20, 26), np.arange(26, PATIENTS))
-    return Trainer(experiment, data, fold, encoding, channels=2, state=SiteState(folder, 0))
+from stsmm_core.training.optimisation import pull_back
 
 
 def gradients(trainer):
-    return {name: value.grad.clone() for name, value in trainer._network.named_parameters() if value.grad is not None}
+    return {name: value.grad.clone() for name, value in trainer.network.named_parameters() if value.grad is not None}
 
 
 def test_two_passes_give_the_gradient_of_one(tmp_path):
     """Against autograd through the whole window at once, with batch norm, dropout and augmentation in the game."""
     trainer = make_trainer(tmp_path)
-    network, window, blending = trainer._network.train(), np.arange(20), (0.5, 0.2, 0.3)
+    network, window, blending = trainer.network.train(), np.arange(20), (0.5, 0.2, 0.3)
     before = get_weights(network)
     trainer._accumulate(window, blending, (1, 0, 0))
     two_passes, statistics = gradients(trainer), get_weights(network)
@@ -70,7 +29,7 @@ def test_two_passes_give_the_gradient_of_one(tmp_path):
 
     seeds = [derive_seed(*trainer._seed_parts(1, 0, 0), number) for number in range(3)]
     outputs = torch.cat([trainer._draw(*batch) for batch in zip(batches, seeds, strict=True)], dim=1)
-    trainer._blended_loss(outputs, window, blending).backward()
+    trainer.blended_loss(outputs, window, blending).backward()
     one_pass = gradients(trainer)
 
     assert two_passes.keys() == one_pass.keys()
@@ -84,12 +43,12 @@ def test_two_passes_give_the_gradient_of_one(tmp_path):
 def test_a_batch_sees_the_risk_set_of_the_window(tmp_path):
     """Batches of 8 with a window of 20 must not give the gradients of three risk sets."""
     trainer = make_trainer(tmp_path)
-    trainer._network.train()
-    before = get_weights(trainer._network)
+    trainer.network.train()
+    before = get_weights(trainer.network)
     trainer._accumulate(np.arange(20), (1.0, 0.0, 0.0), (1, 0, 0))
     window = gradients(trainer)
-    set_weights(trainer._network, before)
-    trainer._network.zero_grad(set_to_none=True)
+    set_weights(trainer.network, before)
+    trainer.network.zero_grad(set_to_none=True)
     for batch in np.array_split(np.arange(20), 3):
         trainer._accumulate(batch, (1 / 3, 0.0, 0.0), (1, 0, 0))
     batches = gradients(trainer)
@@ -120,7 +79,7 @@ def test_test_patients_cannot_change_the_training(tmp_path):
     changed.outcomes.time[26:] = 1.0
     changed.outcomes.event[26:] = 1.0
     trainers = [make_trainer(tmp_path / name, each) for name, each in (("a", data), ("b", changed))]
-    weights = get_weights(trainers[0]._network)
+    weights = get_weights(trainers[0].network)
     first, second = (trainer.train_round(1, weights, (0.4, 0.3, 0.3)).weights for trainer in trainers)
     assert all(np.array_equal(first[name], second[name]) for name in first)
     losses = [trainer.losses(1, first) for trainer in trainers]
@@ -130,7 +89,7 @@ def test_test_patients_cannot_change_the_training(tmp_path):
 def test_risks_are_relative_to_the_training_patients(tmp_path):
     """The mean over training patients is the origin, for a head that hears only some of them too."""
     trainer = make_trainer(tmp_path)
-    weights = get_weights(trainer._network)
+    weights = get_weights(trainer.network)
     risks = trainer.risks(weights, np.arange(26, PATIENTS))
     outputs = trainer._outputs(weights, np.arange(PATIENTS))
     has_image = make_data().has_image
@@ -147,7 +106,7 @@ def test_a_site_without_an_event_returns_the_weights_it_got(tmp_path):
     data = make_data()
     data.outcomes.event[:20] = 0
     trainer = make_trainer(tmp_path, data)
-    weights = get_weights(trainer._network)
+    weights = get_weights(trainer.network)
     trained = trainer.train_round(1, weights, (0.4, 0.3, 0.3))
     assert (trained.patients, trained.events, trained.windows_without_event) == (20, 0, 1)
     assert all(np.array_equal(trained.weights[name], weights[name]) for name in weights)
@@ -157,4 +116,49 @@ def test_divergence_is_said_when_it_shows(tmp_path):
     """In the outputs of the next window, before any weight is infinite."""
     trainer = make_trainer(tmp_path, risk_window=8, learning_rate=1e30)
     with pytest.raises(RunError, match="training diverged"):
-        trainer.train_round(1, get_weights(trainer._network), (0.4, 0.3, 0.3))
+        trainer.train_round(1, get_weights(trainer.network), (0.4, 0.3, 0.3))
+
+
+def test_the_proximal_term_is_its_gradient():
+    """Against autograd of mu / 2 |w - start|^2; a weight outside the step stays outside."""
+    network = torch.nn.ModuleList([torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)])
+    start = [parameter.detach() + 1 for parameter in network.parameters()]
+    network[0](torch.ones(4, 3)).square().sum().backward()
+    plain = [parameter.grad.clone() for parameter in network[0].parameters()]
+    pull_back(network.parameters(), start, 0.7)
+    for parameter, before, gradient in zip(network[0].parameters(), start[:2], plain, strict=True):
+        term = 0.35 * (parameter - before).square().sum()
+        (expected,) = torch.autograd.grad(term, parameter)
+        torch.testing.assert_close(parameter.grad, gradient + expected)
+    assert all(parameter.grad is None for parameter in network[1].parameters())
+
+
+def test_the_proximal_term_holds_a_site_back(tmp_path):
+    moved = []
+    for mu in (0.0, 5.0):
+        trainer = make_trainer(tmp_path / str(mu), epochs=8, local_epochs=4, learning_rate=0.01, schedule="constant")
+        start = get_weights(trainer.network)
+        weights = trainer.train_round(1, start, (0.4, 0.3, 0.3), proximal_mu=mu).weights
+        moved.append(sum(np.square(weights[name] - start[name]).sum() for name in start if "running" not in name))
+    assert moved[1] < 0.8 * moved[0]
+
+
+def test_a_round_says_which_modalities_it_saw(tmp_path):
+    weights = get_weights(make_trainer(tmp_path / "a").network)
+    trained = make_trainer(tmp_path / "a").train_round(1, weights, (0.4, 0.3, 0.3))
+    assert (trained.seen, trained.missed) == ((True, True), (True, False))
+    data = make_data()
+    data.has_image[:20] = False
+    trained = make_trainer(tmp_path / "b", data).train_round(1, weights, (0.4, 0.3, 0.3))
+    assert (trained.seen, trained.missed) == ((False, True), (True, False))
+    for name, value in trained.weights.items():  # nor do running statistics move
+        if name.startswith(("encoders.image.", "heads.image.", "absent.clinical")):
+            np.testing.assert_array_equal(value, weights[name])
+
+
+def test_a_round_without_an_event_saw_nothing(tmp_path):
+    data = make_data()
+    data.outcomes.event[:20] = 0
+    trainer = make_trainer(tmp_path, data)
+    trained = trainer.train_round(1, get_weights(trainer.network), (0.4, 0.3, 0.3))
+    assert not any((*trained.seen, *trained.missed))

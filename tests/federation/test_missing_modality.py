@@ -1,0 +1,144 @@
+"""A module is averaged over the sites that trained it; normalisation layers may stay at their site."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from server.modules import complete, has_trained, median, weighted_mean
+from server.replies import Update
+from stsmm_core import protocol
+from stsmm_core.protocol import Contribution
+
+MODALITIES = ("image", "clinical")
+NAMES = ("encoders.image.conv.weight", "heads.image.bias", "absent.image", "encoders.clinical.0.weight",
+         "heads.clinical.bias", "absent.clinical", "heads.fusion.weight")  # fmt: skip
+
+
+def update(site, weight, seen, missed, seed):
+    rng = np.random.default_rng(seed)
+    weights = {name: rng.normal(size=(3, 2)).astype(np.float32) for name in NAMES}
+    return Update(site, None, Contribution(weight, seen, missed), weights)
+
+
+UPDATES = [
+    update("a", 5.0, (True, True), (False, False), 1),
+    update("b", 2.0, (True, True), (True, False), 2),
+    update("c", 7.0, (False, True), (True, False), 3),
+]
+SENT = {name: np.full((3, 2), 9, np.float32) for name in NAMES}
+
+
+def test_filling_in_leaves_the_mean_of_the_sites_that_trained():
+    completed = complete(UPDATES, SENT, MODALITIES, weighted_mean)
+    assert [list(each) for each in completed] == [list(NAMES)] * 3
+    for name in NAMES:
+        trained = [each for each in UPDATES if has_trained(name, each.contribution, MODALITIES)]
+        mean = np.average([each[name] for each in completed], axis=0, weights=[5, 2, 7])
+        if not trained:
+            assert name == "absent.clinical"  # nobody lacks clinical variables
+            np.testing.assert_array_equal(mean, SENT[name])
+            continue
+        weights = [each.contribution.weight for each in trained]
+        np.testing.assert_allclose(
+            mean, np.average([each.weights[name] for each in trained], axis=0, weights=weights), atol=1e-6
+        )
+    assert [has_trained("absent.image", each.contribution, MODALITIES) for each in UPDATES] == [False, True, True]
+    assert [has_trained("heads.image.bias", each.contribution, MODALITIES) for each in UPDATES] == [True, True, False]
+
+
+def test_filling_in_leaves_the_median_of_the_sites_that_trained():
+    """A fourth site's absurd encoder must not come back through what others are filled in with."""
+    absurd = update("d", 5.0, (True, True), (False, False), 4)
+    absurd.weights["encoders.image.conv.weight"][:] = 1e9
+    updates = [*UPDATES, absurd]
+    name = "encoders.image.conv.weight"
+    completed = complete(updates, SENT, MODALITIES, median)
+    result = np.median([each[name] for each in completed], axis=0)
+    np.testing.assert_array_equal(result, np.median([updates[k].weights[name] for k in (0, 1, 3)], axis=0))
+    assert np.abs(result).max() < 10
+
+
+@pytest.fixture
+def without_images(cohorts, tmp_path):
+    """The consortium, site_2 with clinical variables alone."""
+    out = tmp_path / "changed"
+    shutil.copytree(cohorts, out)
+    for patient in pd.read_csv(out / "site_2" / "clinical.csv", dtype=str)["patient_id"]:
+        shutil.rmtree(out / "site_2" / "images" / patient, ignore_errors=True)
+    return out
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedadam", "fedmedian"])
+def test_a_site_without_images_does_not_count_for_the_image_encoder(
+    experiment, without_images, federate, tmp_path, strategy
+):
+    """Its copy of the encoder may hold anything: the run is the same."""
+    experiment = experiment.model_copy(
+        update={
+            "model": experiment.model.model_copy(update={"norm": "batch"}),
+            "federation": experiment.federation.model_copy(update={"strategy": strategy}),
+        }
+    )
+
+    def deliver(site, message, answer):
+        reply = answer()
+        if site == 1 and message.metadata.message_type == "train":
+            numbers = reply.content.metric_records[protocol.METRICS]
+            assert (numbers[protocol.SEEN], numbers[protocol.MISSED]) == ([0, 1], [1, 0])
+            sent, arrays = (each.content.array_records[protocol.ARRAYS] for each in (message, reply))
+            for name in arrays:
+                if name.startswith("encoders.image."):
+                    np.testing.assert_array_equal(arrays[name].numpy(), sent[name].numpy())  # batch statistics too
+                if name.startswith(("encoders.image.", "heads.image.")):  # weight decay moves an idle head
+                    arrays[name] = type(arrays[name])(arrays[name].numpy() * np.float32(3))
+        return reply
+
+    federate(experiment, [without_images], tmp_path / "plain")
+    federate(experiment, [without_images], tmp_path / "spoilt", deliver=deliver)
+    plain, spoilt = (
+        torch.load(tmp_path / run / "checkpoints" / "fold-0.pt", weights_only=True)["weights"]
+        for run in ("plain", "spoilt")
+    )
+    assert all(torch.equal(plain[name], spoilt[name]) for name in plain)
+
+
+def test_normalisation_layers_stay_at_their_site(experiment, cohorts, federate, tmp_path):
+    """FedBN: never on the wire to the server, whose own stay the initial ones; test risks come from each site's own."""
+    experiment = experiment.model_copy(
+        update={
+            "model": experiment.model.model_copy(update={"norm": "batch"}),
+            "federation": experiment.federation.model_copy(update={"local_normalisation": True}),
+        }
+    )
+    names, selected = set(), {}
+
+    def deliver(site, message, answer):
+        reply = answer()
+        if message.metadata.message_type == "train":
+            names.update(reply.content.array_records[protocol.ARRAYS])
+        if message.metadata.message_type == "evaluate.predict":
+            selected[site] = message.content.config_records[protocol.CONFIG][protocol.ROUND]
+        return reply
+
+    federate(experiment, [cohorts], tmp_path / "run", deliver=deliver)
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "fold-0.pt", weights_only=True)
+    kept = set(saved["weights"]) - names
+    assert kept
+    assert all(name.endswith(("weight", "bias", "running_mean", "running_var")) for name in kept)
+    for name in kept:
+        initial = 1.0 if name.endswith(("weight", "running_var")) else 0.0
+        assert (saved["weights"][name] == initial).all()
+    assert any("running_mean" in name for name in kept)
+    assert not any("running" in name for name in names)
+    assert set(selected.values()) == {saved["selected_round"]}
+    own = {}
+    for site in ("site_1", "site_2", "site_3"):
+        files = sorted((tmp_path / "run" / "sites" / site / "state" / "fold-0").glob("normalisation-*.pt"))
+        assert [file.stem for file in files] == [f"normalisation-{saved['selected_round']:05d}"]
+        own[site] = torch.load(files[0], weights_only=True)
+        assert set(own[site]) == kept
+    mean = next(name for name in kept if name.endswith("running_mean"))
+    assert not torch.equal(own["site_1"][mean], own["site_2"][mean])
