@@ -10,6 +10,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from server.consortium import FlowerConsortium
+from server.evaluation import ask_for_test
 from stsmm_core import protocol
 from stsmm_core.config import read_experiment
 from stsmm_core.errors import StsmmError
@@ -25,7 +26,9 @@ from stsmm_core.run_folder import (
     SERVER_FILE,
 )
 from stsmm_core.training.experiment import Progress, run_fold, write_history
+from stsmm_core.training.fitted import describe_federated_fit, save_fitted
 from stsmm_core.training.results import make_metrics, write_metrics
+from stsmm_core.training.site_data import agreed_channels
 
 app = ServerApp()
 
@@ -58,12 +61,19 @@ def _run(grid: Grid, context: Context, run: Path) -> None:
         report = partial(_show_progress, run / PROGRESS_FILE, fold)
         folds.append(run_fold(consortium, experiment, fold, checkpoints=run / CHECKPOINTS_FOLDER, report=report))
     write_history(folds, run / HISTORY_FILE)
+    pairs = consortium.count_pairs()
+    federated = ask_for_test(consortium, experiment)
+    channels = agreed_channels({site.site: site.channels for site in consortium.descriptions})
+    for fold in range(len(folds)):
+        fitted = describe_federated_fit(federated, fold, experiment, channels=channels)
+        save_fitted(fitted, run / CHECKPOINTS_FOLDER / f"fold-{fold}.json")
     metrics = make_metrics(
         mode="federated",
         experiment=experiment,
         sites=consortium.descriptions,
-        pairs=consortium.count_pairs(),
+        pairs=pairs,
         folds=folds,
+        federated=federated,
     )
     write_metrics(metrics, run / METRICS_FILE)
 

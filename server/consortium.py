@@ -1,7 +1,7 @@
 """A consortium of Flower nodes: the rounds of an experiment as messages."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from operator import add
 from typing import Any, TypeVar
@@ -144,6 +144,24 @@ class FlowerConsortium:
         if not tested:
             raise RunError("no site could test the model; the same command tries the test again")
         return tested
+
+    def ask(
+        self, action: str, config: Mapping[str, Any], read: Callable[[MetricRecord], Reading]
+    ) -> dict[str, Reading]:
+        """What every site answers to a question about its patients, by its name.
+
+        Raises:
+            RunError: when no site gave an answer that can be read.
+        """
+        replies = self._send(f"evaluate.{action}", ConfigRecord(dict(config)), self._sites)
+        by_name = {self._sites[reply.metadata.src_node_id]: reply for reply in replies}
+        answers = {
+            site: self._read(by_name[site], action, lambda reply: read(read_numbers(reply))) for site in sorted(by_name)
+        }
+        told = {site: answer for site, answer in answers.items() if answer is not None}
+        if not told:
+            raise RunError("no site could test the model; the same command tries the test again")
+        return told
 
     def _read_description(self, reply: Message) -> tuple[SiteDescription, ClinicalSummary]:
         numbers = read_numbers(reply)

@@ -1,8 +1,9 @@
-"""A site's patients in cells of risk and time, as coarse as the site wants: what other sites' patients are ranked against.
+"""A site's patients in cells of risk and time, as coarse as the site wants, to rank other sites' patients against.
 
-With a minimum of one each patient is a cell of its own, a point. Else a cell is a box: each range of risk holds at least
-the minimum of patients, and so does each range of time, while a cell of both may hold one. Who knows a patient's time,
-or risk, has that many patients to choose from. Edges lie on a grid that all sites share; none is a patient's own value.
+With a minimum of one each patient is a cell of its own, a point. Else a cell is a box: each range of risk holds at
+least the minimum of patients, and so does each range of time, while a cell of both may hold one. Who knows a patient's
+time, or risk, has that many patients to choose from. Edges lie on a grid that all sites share; none is a patient's own
+value.
 """
 
 from dataclasses import dataclass
@@ -72,20 +73,28 @@ def make_cells(
     time_low, time_high = _bin(time, time_edges, minimum)
     _, one_each, place = np.unique(np.stack([risk_low, time_low]), axis=1, return_index=True, return_inverse=True)
     belongs = (place[:, None] == np.arange(len(one_each))).astype(float)
-    edges = (ends[one_each] for ends in (risk_low, risk_high, time_low, time_high))
-    return Cells(*edges, first @ belongs, second @ belongs, 0)
+    return Cells(
+        risk_low[one_each],
+        risk_high[one_each],
+        time_low[one_each],
+        time_high[one_each],
+        first @ belongs,
+        second @ belongs,
+        unseen=0,
+    )
 
 
 def risk_edges(mean: float, sd: float) -> NDArray[np.float64]:
     """Edges of risk on the scale of the training patients of all sites; none where their risks do not vary."""
     if sd <= 0:
         return np.zeros(0)
-    return mean + sd * np.linspace(-RISK_RANGE_SD, RISK_RANGE_SD, RISK_STEPS + 1)
+    edges: NDArray[np.float64] = mean + sd * np.linspace(-RISK_RANGE_SD, RISK_RANGE_SD, RISK_STEPS + 1)
+    return edges
 
 
 def time_edges(last: float) -> NDArray[np.float64]:
     """Edges of time: whole steps of 30 days up to the last development time."""
-    return np.arange(1, int(last // COARSE_STEP_DAYS) + 1) * COARSE_STEP_DAYS
+    return np.arange(1, int(last // COARSE_STEP_DAYS) + 1).astype(float) * COARSE_STEP_DAYS
 
 
 def _bin(

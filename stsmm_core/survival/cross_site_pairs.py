@@ -1,8 +1,9 @@
 """Pairs of patients of different sites, from cells of risk and time: ranked as far as the cells tell.
 
-Where two cells overlap the order of a pair is open. It enters the figure by its probability, patients being spread evenly
-over their cells, and corrected by what the same assumption gets wrong of the pairs within sites, whose order is known
-(`with_cross_site`): risk and time are related within a cell too. The bounds give an open pair every possible order.
+Where two cells overlap the order of a pair is open. It enters the figure by its probability, patients being spread
+evenly over their cells, and corrected by what the same assumption gets wrong of the pairs within sites, whose order is
+known (`with_cross_site`): risk and time are related within a cell too. The bounds give an open pair every possible
+order.
 """
 
 from collections.abc import Sequence
@@ -231,15 +232,24 @@ def _extremes(
 
 def _together(sites: Sequence[Cells]) -> tuple[Cells, NDArray[np.float64]]:
     """All cells, and 1 where two are of different sites, shape (cells, cells)."""
-    gathered = [
-        np.concatenate([getattr(site, name) for site in sites], axis=-1)
-        for name in ("risk_low", "risk_high", "time_low", "time_high", "first", "second")
-    ]
+
+    def gather(name: str) -> NDArray[np.float64]:
+        return np.concatenate([getattr(site, name) for site in sites], axis=-1)
+
+    everything = Cells(
+        gather("risk_low"),
+        gather("risk_high"),
+        gather("time_low"),
+        gather("time_high"),
+        gather("first"),
+        gather("second"),
+        sum(site.unseen for site in sites),
+    )
     ends = np.cumsum([0, *(len(site) for site in sites)])
     apart = np.ones((ends[-1], ends[-1]))
     for start, end in pairwise(ends):
         apart[start:end, start:end] = 0.0
-    return Cells(*gathered, sum(site.unseen for site in sites)), apart
+    return everything, apart
 
 
 def _weigh(rows: NDArray[np.float64], pairs: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:

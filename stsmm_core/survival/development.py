@@ -1,4 +1,4 @@
-"""What sites tell of the patients that a model was developed on: from sums to baseline hazard, null and censoring curve."""
+"""What sites tell of a model's development patients: baseline hazard, null and censoring curve from sums."""
 
 from dataclasses import dataclass
 

@@ -37,15 +37,22 @@ PREFIX = ("auc", "brier", "brier_null", "ipa", "oe", "brier_site", "ipa_site", "
 
 @dataclass(frozen=True)
 class Figure:
-    """An estimate, and between what the figure of the pooled rows must lie; without bounds the two are equal."""
+    """An estimate, and what is sure of it.
+
+    Attributes:
+        bounds: the figure of the pooled rows lies between them; None where the two are equal.
+        left_out: at most so many patients are not in the figure, because their site has fewer than its minimum; the
+            bounds of a C-index and an AUC allow for them, other figures are those of the rest.
+    """
 
     estimate: Estimate
     bounds: tuple[float, float] | None
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
 class Group:
-    """Test patients of like predicted risk: mean predicted risk, and observed risk (weighted by 1 / G) with interval."""
+    """Test patients of like predicted risk: its mean, and the observed risk (weighted by 1 / G) with its interval."""
 
     n: int
     predicted: float
@@ -68,7 +75,7 @@ def pooled_c(sites: Sequence[SiteTest], scale: Scale, development: Development, 
         ),
     )
     n, events = sum(rank.patients for rank in ranks), sum(rank.events for rank in ranks)
-    return _pair_figure(with_cross_site(within, across), n=n, events=events)
+    return _pair_figure(with_cross_site(within, across), n=n, events=events, left_out=_left_out(sites, head, endpoint))
 
 
 def figures_at(
@@ -88,12 +95,13 @@ def figures_at(
     """
     told = [site.risks[endpoint].horizons[place] for site in sites]
     n, events = sum(site.ranks[0][endpoint].patients for site in sites), sum(each.events for each in told)
+    left_out = _left_out(sites, 0, endpoint)
     reason = _why_not(told, [each[endpoint] for each in development], horizon, events)
     if reason is not None:
         return {name: Figure(no_estimate(reason, n=n, events=events), None) for name in PREFIX}
 
     def exact(values: NDArray[np.float64]) -> Figure:
-        return Figure(_estimate(values, n, events), None)
+        return Figure(_estimate(values, n, events), None, left_out)
 
     total = {
         name: np.sum([getattr(each, name) for each in told], axis=0)
@@ -102,15 +110,13 @@ def figures_at(
     figures = {name: exact(_ratio(total[name], total["size"])) for name in ("brier", "brier_null", "brier_site")}
     figures["ipa"] = exact(1 - _ratio(total["brier"], total["brier_null"]))
     figures["ipa_site"] = exact(1 - _ratio(total["brier_site"], total["brier_null"]))
-    leaving = [site.risks[endpoint].leaving for site in sites]
-    survival = survival_at(leaving, horizon)
-    low, high = survival_bounds(leaving, horizon)
-    moved = any(each.moved for each in leaving)
-    for name, expected in (("oe", total["expected"]), ("oe_site", total["expected_site"])):
-        factor = float(total["size"][0] / expected[0]) if expected[0] > 0 else 0.0
-        bounds = ((1 - high) * factor, (1 - low) * factor) if moved else None
-        figures[name] = Figure(_estimate((1 - survival) * _ratio(total["size"], expected), n, events), bounds)
-    figures["auc"] = _auc(told, scale, development, endpoint=endpoint, horizon=horizon, n=n, events=events)
+    observed, low, high = _observed(sites, endpoint=endpoint, place=place, horizon=horizon)
+    for name in ("expected", "expected_site"):
+        factor = _ratio(total["size"], total[name])
+        bounds = None if low == high else (low * float(factor[0]), high * float(factor[0]))
+        figures[name.replace("expected", "oe")] = Figure(_estimate(observed * factor, n, events), bounds, left_out)
+    pairs = _case_pairs(told, scale, development, endpoint=endpoint, horizon=horizon)
+    figures["auc"] = _pair_figure(pairs, n=n, events=events, left_out=left_out)
     return figures
 
 
@@ -132,16 +138,33 @@ def groups_at(sites: Sequence[SiteTest], *, endpoint: int, place: int) -> list[G
     ]
 
 
-def _auc(
-    told: Sequence[HorizonSums],
-    scale: Scale,
-    development: Development,
-    *,
-    endpoint: int,
-    horizon: float,
-    n: int,
-    events: int,
-) -> Figure:
+def _observed(
+    sites: Sequence[SiteTest], *, endpoint: int, place: int, horizon: float
+) -> tuple[NDArray[np.float64], float, float]:
+    """Observed risk in each sample, and the least and the largest that Kaplan-Meier of the rows could give.
+
+    It is Kaplan-Meier where the times are the patients' own. Where they were moved, it is the weight of the cases
+    (1 / G) a patient, which needs no times and is nearer.
+    """
+    leaving = [site.risks[endpoint].leaving for site in sites]
+    if not any(each.moved for each in leaving):
+        observed = 1 - survival_at(leaving, horizon)
+        return observed, float(observed[0]), float(observed[0])
+    told = [site.risks[endpoint].horizons[place] for site in sites]
+    cases = np.sum([each.group_observed.sum(axis=1) for each in told], axis=0)
+    low, high = survival_bounds(leaving, horizon)
+    return _ratio(cases, np.sum([each.size for each in told], axis=0)), 1 - high, 1 - low
+
+
+def _left_out(sites: Sequence[SiteTest], head: int, endpoint: int) -> int:
+    """At most so many patients are at sites that tell of none."""
+    ranks = [site.ranks[head][endpoint] for site in sites]
+    return sum(cells.unseen for rank in ranks if rank.patients == 0 for cells in rank.cells)
+
+
+def _case_pairs(
+    told: Sequence[HorizonSums], scale: Scale, development: Development, *, endpoint: int, horizon: float
+) -> PairSums:
     within = reduce(add, (exact_pairs(each.concordant, each.comparable) for each in told))
     across = reduce(
         add,
@@ -154,16 +177,16 @@ def _auc(
             for fold, sums in enumerate(development)
         ),
     )
-    return _pair_figure(with_cross_site(within, across), n=n, events=events)
+    return with_cross_site(within, across)
 
 
-def _pair_figure(pairs: PairSums, *, n: int, events: int) -> Figure:
+def _pair_figure(pairs: PairSums, *, n: int, events: int, left_out: int) -> Figure:
     values = pairs.share()
     if not np.isfinite(values[0]):
-        return Figure(no_estimate("no event" if events == 0 else "no comparable pairs", n=n, events=events), None)
-    low, high = pairs.bounds()
+        reason = "no event" if events == 0 else "no comparable pairs"
+        return Figure(no_estimate(reason, n=n, events=events), None, left_out)
     exact = pairs.unseen == 0 and pairs.low == pairs.high
-    return Figure(estimate(values, n=n, events=events), None if exact else (low, high))
+    return Figure(estimate(values, n=n, events=events), None if exact else pairs.bounds(), left_out)
 
 
 def _why_not(

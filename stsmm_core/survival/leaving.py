@@ -8,9 +8,6 @@ from numpy.typing import NDArray
 
 from stsmm_core.survival.time_grid import shareable_times
 
-PARTS = 10
-"""Steps over which patients are spread who share a time."""
-
 
 @dataclass(frozen=True, eq=False)
 class Leaving:
@@ -49,13 +46,11 @@ def survival_at(sites: Sequence[Leaving], at: float) -> NDArray[np.float64]:
     """Kaplan-Meier estimate of all sites together at one time, shape (samples,).
 
     Not a number where nobody in a sample was observed that long and its curve has not fallen to 0, as in
-    `kaplan_meier.resampled_survival`. Patients whose times were moved are taken to have left evenly over the time
-    that theirs stands for.
+    `kaplan_meier.resampled_survival`.
     """
-    spread = [_spread(site) for site in sites]
-    times = np.concatenate([site.times for site in spread])
-    events = np.concatenate([site.events for site in spread], axis=1)
-    censored = np.concatenate([site.censored for site in spread], axis=1)
+    times = np.concatenate([site.times for site in sites])
+    events = np.concatenate([site.events for site in sites], axis=1)
+    censored = np.concatenate([site.censored for site in sites], axis=1)
     return _product(times, times, events, censored, at)
 
 
@@ -77,17 +72,6 @@ def survival_bounds(sites: Sequence[Leaving], at: float) -> tuple[float, float]:
     return (0.0 if np.isnan(low) else float(low)), (1.0 if np.isnan(high) else float(high))
 
 
-def _spread(site: Leaving) -> Leaving:
-    if not site.moved or len(site.times) == 0:
-        return site
-    before = np.concatenate([[0.0], site.times[:-1]])
-    shares = np.arange(1, PARTS + 1) / PARTS
-    times = (before[:, None] + (site.times - before)[:, None] * shares).ravel()
-    return Leaving(
-        times, *(np.repeat(each, PARTS, axis=1) / PARTS for each in (site.events, site.censored)), moved=True
-    )
-
-
 def _span(site: Leaving) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The earliest and the latest that a patient counted at each time may have left."""
     if not site.moved or len(site.times) == 0:
@@ -105,9 +89,8 @@ def _product(
 ) -> NDArray[np.float64]:
     times, place = np.unique(np.concatenate([event_times, censoring_times]), return_inverse=True)
     steps = len(event_times)
-    happened, lost = np.zeros((len(events), len(times))), np.zeros((len(events), len(times)))
-    np.add.at(happened, (slice(None), place[:steps]), events)
-    np.add.at(lost, (slice(None), place[steps:]), censored)
+    belongs = (place[:, None] == np.arange(len(times))).astype(float)
+    happened, lost = events @ belongs[:steps], censored @ belongs[steps:]
     at_risk = np.cumsum((happened + lost)[:, ::-1], axis=1)[:, ::-1]
     share = np.divide(happened, at_risk, out=np.zeros_like(happened), where=happened > 0)
     survival = np.prod(1 - share[:, times <= at], axis=1)

@@ -14,8 +14,8 @@ class FoldRecords:
 
     Attributes:
         development: rows of training and validation patients; trained: which of them were for training.
-        development_output: log hazards of the model, with no reference taken off, shape (heads, development, endpoints);
-            NaN where a head has no input for the patient.
+        development_output: log hazards with no reference taken off, shape (heads, development, endpoints); NaN
+            where a head has no input for the patient.
         test, test_output: the same of the test patients.
     """
 

@@ -50,8 +50,8 @@ class HorizonSums:
 
     Attributes:
         size: rows.
-        brier, brier_null, brier_site: weighted squared errors of the model, of the null curve, and of the model with the
-            site's own baseline hazard.
+        brier, brier_null, brier_site: weighted squared errors of the model, of the null curve, and of the model
+            with the site's own baseline hazard.
         expected, expected_site: predicted risks.
         concordant, comparable: weights of pairs of a case and a control within the site.
         cells: weights of cases and controls by risk, one a fold.
