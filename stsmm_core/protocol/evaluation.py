@@ -61,11 +61,11 @@ def development_from_numbers(numbers: Mapping[str, Any], experiment: Experiment)
 
     def read(prefix: str) -> DevelopmentSums:
         steps = _length(numbers, f"{prefix}.times")
-        times, events, censored, hazards = (
-            read_array(numbers, f"{prefix}.{name}", (steps,)) for name in ("times", "events", "censored", "hazards")
+        times = read_array(numbers, f"{prefix}.times", (steps,))
+        events, censored, hazards = (
+            _read_amounts(numbers, f"{prefix}.{name}", (steps,)) for name in ("events", "censored", "hazards")
         )
         _check_times(times, f"{prefix}.times")
-        _check_not_negative(numbers, *(f"{prefix}.{name}" for name in ("events", "censored", "hazards")))
         move = float(read_array(numbers, f"{prefix}.largest-move", ()))
         return DevelopmentSums(TimeCounts(times, events, censored, move), hazards)
 
@@ -119,9 +119,8 @@ def site_test_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -
         steps = _length(numbers, f"{prefix}.times")
         times = read_array(numbers, f"{prefix}.times", (steps,))
         _check_times(times, f"{prefix}.times")
-        _check_not_negative(numbers, f"{prefix}.events", f"{prefix}.censored")
         shape = samples, steps
-        events, censored = (read_array(numbers, f"{prefix}.{name}", shape) for name in ("events", "censored"))
+        events, censored = (_read_amounts(numbers, f"{prefix}.{name}", shape) for name in ("events", "censored"))
         return Leaving(times, events, censored, bool(_count(numbers, f"{prefix}.moved")))
 
     def horizon(prefix: str) -> HorizonSums:
@@ -162,8 +161,7 @@ def _cells_from_numbers(numbers: Mapping[str, Any], prefix: str, samples: int) -
     )
     if (risk_low > risk_high).any() or (time_low > time_high).any():
         raise ProtocolError(f"cells '{prefix}': an upper edge lies below the lower one")
-    _check_not_negative(numbers, f"{prefix}.first", f"{prefix}.second")
-    first, second = (read_array(numbers, f"{prefix}.{name}", (samples, count)) for name in ("first", "second"))
+    first, second = (_read_amounts(numbers, f"{prefix}.{name}", (samples, count)) for name in ("first", "second"))
     unseen = _count(numbers, f"{prefix}.unseen")
     return Cells(risk_low, risk_high, time_low, time_high, first, second, unseen)
 
@@ -193,7 +191,9 @@ def _check_times(times: NDArray[np.float64], key: str) -> None:
         raise ProtocolError(f"field '{key}' must increase from 0")
 
 
-def _check_not_negative(numbers: Mapping[str, Any], *keys: str) -> None:
-    for key in keys:
-        if key in numbers and (np.asarray(numbers[key], dtype=float) < 0).any():
-            raise ProtocolError(f"field '{key}' holds a negative number")
+def _read_amounts(numbers: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """A field of counts or weights."""
+    values = read_array(numbers, key, shape)
+    if (values < 0).any():
+        raise ProtocolError(f"field '{key}' holds a negative number")
+    return values
