@@ -1,16 +1,13 @@
 """Figures from what sites tell, against the same figures of all rows in one place."""
 
-from functools import reduce
-from operator import add
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stsmm_core.config import Data, Evaluation, Experiment
 from stsmm_core.survival.baseline import breslow
 from stsmm_core.survival.calibration import observed_to_expected
-from stsmm_core.survival.common_scale import sum_outputs
 from stsmm_core.survival.discrimination import auc, harrell_c
 from stsmm_core.survival.estimates import draw_patients, samples_of
 from stsmm_core.survival.evaluation import evaluate, label
@@ -18,7 +15,8 @@ from stsmm_core.survival.federated_evaluation import figures_at, pooled_c
 from stsmm_core.survival.leaving import count_leaving, survival_at, survival_bounds
 from stsmm_core.survival.predictions import Predictions
 from stsmm_core.survival.site_records import FoldRecords, SiteRecords
-from stsmm_core.survival.site_test import predictions_of, site_factors, sum_development_of, sum_test
+from stsmm_core.survival.site_test import predictions_of, site_factors
+from stsmm_core.training.certificate import exchange as through_layouts
 
 HORIZONS_YEARS = (1.0, 2.0)
 HORIZONS = [years * 365.25 for years in HORIZONS_YEARS]
@@ -63,15 +61,18 @@ def consortium(seed=0, *, sizes=SIZES, **options):
 
 
 def exchange(sites, *, minimum):
-    """What crosses: scale, development sums and tests of all sites."""
-    scale = reduce(add, (sum_outputs(site, minimum=minimum) for site in sites)).scale()
-    shares = [sum_development_of(site, scale, minimum=minimum) for site in sites]
-    development = [
-        [reduce(add, (share[fold][endpoint] for share in shares)) for endpoint in range(ENDPOINTS)]
-        for fold in range(len(sites[0].folds))
-    ]
-    tests = [sum_test(site, scale, development, horizons=HORIZONS, minimum=minimum) for site in sites]
-    return scale, development, tests
+    """What crosses, through the messages' layouts: scale, development sums and tests of all sites."""
+    heads = len(sites[0].folds[0].test_output)
+    evaluation = Evaluation(
+        scheme="split" if len(sites[0].folds) == 1 else "cv",
+        folds=max(len(sites[0].folds), 2),
+        horizons_years=HORIZONS_YEARS,
+    ).model_copy(update={"bootstrap_replicates": sites[0].samples.shape[1]})
+    experiment = Experiment(data=Data(modalities=("image", "clinical")[: heads - 1] or ("clinical",)))
+    experiment = experiment.model_copy(update={"evaluation": evaluation})
+    records = {str(number): site for number, site in enumerate(sites)}
+    test = through_layouts(records, experiment, minimum=minimum)
+    return test.scale, test.development, list(test.sites.values())
 
 
 def union(sites, scale, development, endpoint, *, own=False) -> tuple[Predictions, np.ndarray]:
@@ -97,7 +98,11 @@ def of_head(sites, head):
             site.event,
             tuple(
                 FoldRecords(
-                    fold.development, fold.trained, fold.development_output[[head]], fold.test, fold.test_output[[head]]
+                    fold.development,
+                    fold.trained,
+                    fold.development_output[[head, head]],
+                    fold.test,
+                    fold.test_output[[head, head]],
                 )
                 for fold in site.folds
             ),
@@ -144,8 +149,8 @@ def test_federated_equals_pooled(folds, endpoint):
 def test_every_head_has_its_pooled_c():
     sites = consortium()
     scale, development, tests = exchange(sites, minimum=1)
-    alone = of_head(sites, 1)
-    predictions, multiplicities = union(alone, *exchange(alone, minimum=1)[:2], 0)
+    swapped = of_head(sites, 1)
+    predictions, multiplicities = union(swapped, *exchange(swapped, minimum=1)[:2], 0)
     pooled = evaluate(predictions, horizons_years=HORIZONS_YEARS, multiplicities=multiplicities)["harrell_c"]
     assert_same(pooled_c(tests, scale, development, head=1, endpoint=0).estimate, pooled)
 
