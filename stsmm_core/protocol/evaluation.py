@@ -88,10 +88,10 @@ def site_test_to_numbers(test: SiteTest, experiment: Experiment) -> Numbers:
         risks, prefix = test.risks[column], f"leaving.{endpoint}"
         numbers |= {
             f"{prefix}.times": risks.leaving.times.tolist(),
-            f"{prefix}.events": risks.leaving.events.ravel().tolist(),
-            f"{prefix}.censored": risks.leaving.censored.ravel().tolist(),
             f"{prefix}.moved": int(risks.leaving.moved),
         }
+        numbers |= _columns_to_numbers(risks.leaving.events, f"{prefix}.events")
+        numbers |= _columns_to_numbers(risks.leaving.censored, f"{prefix}.censored")
         for place, sums in enumerate(risks.horizons):
             prefix = f"horizon.{place}.{endpoint}"
             numbers |= {f"{prefix}.{name}": getattr(sums, name).ravel().tolist() for name in (*SUMS, *GROUP_SUMS)}
@@ -119,8 +119,9 @@ def site_test_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -
         steps = _length(numbers, f"{prefix}.times")
         times = read_array(numbers, f"{prefix}.times", (steps,))
         _check_times(times, f"{prefix}.times")
-        shape = samples, steps
-        events, censored = (_read_amounts(numbers, f"{prefix}.{name}", shape) for name in ("events", "censored"))
+        events, censored = (
+            _columns_from_numbers(numbers, f"{prefix}.{name}", (samples, steps)) for name in ("events", "censored")
+        )
         return Leaving(times, events, censored, bool(_count(numbers, f"{prefix}.moved")))
 
     def horizon(prefix: str) -> HorizonSums:
@@ -147,11 +148,10 @@ def site_test_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -
 
 def _cells_to_numbers(cells: Cells, prefix: str) -> Numbers:
     numbers: Numbers = {f"{prefix}.{name.replace('_', '-')}": getattr(cells, name).tolist() for name in EDGES}
-    return numbers | {
-        f"{prefix}.first": cells.first.ravel().tolist(),
-        f"{prefix}.second": cells.second.ravel().tolist(),
-        f"{prefix}.unseen": cells.unseen,
-    }
+    numbers |= _columns_to_numbers(cells.first, f"{prefix}.first") | _columns_to_numbers(
+        cells.second, f"{prefix}.second"
+    )
+    return numbers | {f"{prefix}.unseen": cells.unseen}
 
 
 def _cells_from_numbers(numbers: Mapping[str, Any], prefix: str, samples: int) -> Cells:
@@ -161,9 +161,29 @@ def _cells_from_numbers(numbers: Mapping[str, Any], prefix: str, samples: int) -
     )
     if (risk_low > risk_high).any() or (time_low > time_high).any():
         raise ProtocolError(f"cells '{prefix}': an upper edge lies below the lower one")
-    first, second = (_read_amounts(numbers, f"{prefix}.{name}", (samples, count)) for name in ("first", "second"))
+    first, second = (
+        _columns_from_numbers(numbers, f"{prefix}.{name}", (samples, count)) for name in ("first", "second")
+    )
     unseen = _count(numbers, f"{prefix}.unseen")
     return Cells(risk_low, risk_high, time_low, time_high, first, second, unseen)
+
+
+def _columns_to_numbers(values: NDArray[np.float64], key: str) -> Numbers:
+    """A table without its columns of zeros: most cells hold either events or censorings."""
+    used = np.flatnonzero(values.any(axis=0))
+    return {f"{key}.places": used.tolist(), key: values[:, used].ravel().tolist()}
+
+
+def _columns_from_numbers(numbers: Mapping[str, Any], key: str, shape: tuple[int, int]) -> NDArray[np.float64]:
+    samples, columns = shape
+    count = _length(numbers, f"{key}.places")
+    places = read_array(numbers, f"{key}.places", (count,))
+    used = places.astype(np.intp)
+    if (places != used).any() or (np.diff(places) <= 0).any() or not ((used >= 0) & (used < columns)).all():
+        raise ProtocolError(f"field '{key}.places' does not number columns")
+    values = np.zeros((samples, columns))
+    values[:, used] = _read_amounts(numbers, key, (samples, count))
+    return values
 
 
 def _shape(experiment: Experiment) -> tuple[int, int, int]:

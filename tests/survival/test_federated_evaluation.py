@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from stsmm_core.config import Data, Evaluation, Experiment
 from stsmm_core.survival.baseline import breslow
 from stsmm_core.survival.calibration import observed_to_expected
-from stsmm_core.survival.discrimination import auc, harrell_c
+from stsmm_core.survival.discrimination import auc, case_and_control_weights, harrell_c
 from stsmm_core.survival.estimates import draw_patients, samples_of
 from stsmm_core.survival.evaluation import evaluate, label
-from stsmm_core.survival.federated_evaluation import figures_at, pooled_c
+from stsmm_core.survival.federated_evaluation import figures_at, groups_at, pooled_c
 from stsmm_core.survival.leaving import count_leaving, survival_at, survival_bounds
 from stsmm_core.survival.predictions import Predictions
 from stsmm_core.survival.site_records import FoldRecords, SiteRecords
-from stsmm_core.survival.site_test import predictions_of, site_factors
+from stsmm_core.survival.site_test import GROUP_EDGES, predictions_of, site_factors
 from stsmm_core.training.certificate import exchange as through_layouts
 
 HORIZONS_YEARS = (1.0, 2.0)
@@ -254,3 +254,27 @@ def test_samples_are_those_of_the_pair_counts():
     scale, development, _ = exchange([site], minimum=1)
     predictions = predictions_of(site, scale, development, 0, horizons=HORIZONS)
     assert samples_of(predictions, site.samples[0]).shape == (REPLICATES + 1, len(predictions))
+
+
+def test_groups_are_those_of_all_rows():
+    sites = consortium(1)
+    scale, development, tests = exchange(sites, minimum=1)
+    predictions, _ = union(sites, scale, development, 0)
+    group = np.searchsorted(GROUP_EDGES, predictions.risk / scale.sd[0, 0, 0])
+    case, _ = case_and_control_weights(predictions, HORIZONS[1])
+    told = groups_at(tests, endpoint=0, place=1)
+    assert [each.n for each in told] == np.bincount(group, minlength=5).tolist()
+    for number, each in enumerate(told):
+        assert each.predicted == pytest.approx(predictions.absolute_risk[group == number, 1].mean(), abs=1e-12)
+        assert each.observed.value == pytest.approx(case[group == number].mean(), abs=1e-12)
+
+
+def test_a_site_shows_no_group_below_its_minimum():
+    sites = consortium(1)
+    _, _, tests = exchange(sites, minimum=5)
+    for test in tests:
+        for sums in test.risks[0].horizons:
+            size = sums.group_size[0]
+            assert ((size == 0) | (size >= 5)).all()
+            assert size.sum() == sums.size[0]
+            assert sums.group_expected[0].sum() == pytest.approx(sums.expected[0])
