@@ -7,7 +7,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client import answers, cox
+from client import answers, cox, evaluation
 from client.site import PolicyError, Site
 from client.work import open_site, site_log
 from stsmm_core import protocol
@@ -98,6 +98,24 @@ def cox_baseline(message: Message, context: Context) -> Message:
 def cox_risks(message: Message, context: Context) -> Message:
     """After a Cox regression: predict the test patients."""
     return _answer(message, context, lambda _, centre: cox.risks(message.content, centre))
+
+
+@app.evaluate(protocol.SCALE_ACTION)
+def tell_scale(message: Message, context: Context) -> Message:
+    """At the end: moments of the outputs, for a reference that all sites share."""
+    return _answer(message, context, evaluation.tell_scale)
+
+
+@app.evaluate(protocol.DEVELOPMENT_ACTION)
+def tell_development(message: Message, context: Context) -> Message:
+    """At the end: development patients by time, for baseline hazard and censoring curve."""
+    return _answer(message, context, lambda site, centre: evaluation.tell_development(message.content, site, centre))
+
+
+@app.evaluate(protocol.TEST_ACTION)
+def tell_test(message: Message, context: Context) -> Message:
+    """At the end: what the figures over all sites are made of."""
+    return _answer(message, context, lambda site, centre: evaluation.tell_test(message.content, site, centre))
 
 
 def _answer(message: Message, context: Context, answer: Callable[[Site, Centre], RecordDict]) -> Message:

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from server.audit import AuditLog
 from server.consortium import FlowerConsortium
 from server.cox import FlowerCox
+from server.evaluation import ask_for_test
 from stsmm_core import protocol
 from stsmm_core.config import Experiment, read_experiment
 from stsmm_core.errors import StsmmError
@@ -34,7 +35,10 @@ from stsmm_core.training.cox import run_cox_fold, run_final_cox
 from stsmm_core.training.cox_results import write_cox
 from stsmm_core.training.curves import describe_curves
 from stsmm_core.training.experiment import Progress, run_fold, write_history, write_site_history
+from stsmm_core.training.federated_test import FederatedTest
+from stsmm_core.training.fitted import describe_federated_fit, save_fitted
 from stsmm_core.training.results import Course, make_metrics, write_metrics
+from stsmm_core.training.site_data import agreed_channels
 
 app = ServerApp()
 
@@ -59,12 +63,17 @@ def _run(grid: Grid, context: Context, run: Path) -> None:
     consortium = FlowerConsortium(grid, experiment, expected=expected, audit=AuditLog(run / AUDIT_FILE))
     course = _fit_cox if experiment.model.kind == "cox" else _train
     folds = course(consortium, experiment, run)
+    pairs = consortium.count_pairs()
+    federated = ask_for_test(consortium, experiment)
+    if experiment.model.kind == "mmnn":
+        _describe_fits(federated, consortium, experiment, run)
     metrics = make_metrics(
         mode="federated",
         experiment=experiment,
         sites=consortium.descriptions,
-        pairs=consortium.count_pairs(),
+        pairs=pairs,
         folds=folds,
+        federated=federated,
     )
     metrics["survival"] = describe_curves(
         consortium.ask(
@@ -72,6 +81,14 @@ def _run(grid: Grid, context: Context, run: Path) -> None:
         )
     )
     write_metrics(metrics, run / METRICS_FILE)
+
+
+def _describe_fits(federated: FederatedTest, consortium: FlowerConsortium, experiment: Experiment, run: Path) -> None:
+    """What `stsmm predict` needs beside each fold's weights."""
+    channels = agreed_channels({site.site: site.channels for site in consortium.descriptions})
+    for fold in range(experiment.evaluation.runs):
+        fitted = describe_federated_fit(federated, fold, experiment, channels=channels)
+        save_fitted(fitted, run / CHECKPOINTS_FOLDER / f"fold-{fold}.json")
 
 
 def _train(consortium: FlowerConsortium, experiment: Experiment, run: Path) -> Sequence[Course]:

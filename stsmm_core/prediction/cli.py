@@ -9,7 +9,9 @@ from stsmm_core.training.cli import CacheFolder, CohortFolders
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="Finished run of stsmm train or stsmm compare.", metavar="RUN")],
+    run: Annotated[
+        Path, typer.Argument(help="Finished run of stsmm train, stsmm simulate or stsmm compare.", metavar="RUN")
+    ],
     cohort: CohortFolders,
     out: Annotated[Path, typer.Option("--out", help="Folder for the predictions; it names patients.")],
     patient: Annotated[str | None, typer.Option("--patient", help="Only this patient_id.")] = None,

@@ -49,7 +49,7 @@ def load_model(run: Path) -> RunModel:
     """
     folder = run / NETWORKS_FOLDER / BLENDED if (run / NETWORKS_FOLDER).is_dir() else run
     if not (folder / METRICS_FILE).is_file():
-        raise RunError(f"{run}: no finished run of stsmm train or stsmm compare; give its --out folder")
+        raise RunError(f"{run}: no finished run of stsmm train, stsmm simulate or stsmm compare; give its --out folder")
     try:
         experiment = read_experiment(folder / CONFIG_FILE)
     except ConfigError as error:

@@ -28,7 +28,8 @@ class PatientPrediction:
         survival: S(t), shape (endpoints, times): the mean over the run's networks.
         low, high: 95 % interval of S(t) over networks and dropout draws, same shape.
         last_time: days of development follow-up, an endpoint; the curves end there.
-        percentile: share of the training patients that are nearer to their mean, in percent (mean over networks).
+        percentile: share of the training patients that are nearer to their mean, in percent (mean over networks); NaN
+            where the network was trained at several sites, which did not tell.
         remarks: in what the patient is unlike the training patients.
     """
 
@@ -68,7 +69,8 @@ def _predict_one(data: SiteData, row: int, model: RunModel) -> PatientPrediction
         )
         points.append(_curves(fold, endpoints, risk[None])[0])
         draws.append(_curves(fold, endpoints, sampled))
-        percentiles.append(float(fold.fitted.familiarity.percentile(features[None])[0]))
+        familiarity = fold.fitted.familiarity
+        percentiles.append(np.nan if familiarity is None else float(familiarity.percentile(features[None])[0]))
     low, high = np.quantile(np.concatenate(draws), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     survival = np.mean(points, axis=0)
     percentile = float(np.mean(percentiles))
@@ -118,6 +120,8 @@ def _remarks(data: SiteData, row: int, model: RunModel, percentile: float) -> li
     said = []
     if percentile >= UNUSUAL_PERCENT:
         said.append("further from the training patients' mean than nearly all of them: the prediction extrapolates")
+    if np.isnan(percentile):
+        said.append("how like the training patients is not known: their sites tell nothing of single ones")
     lacking = [key for key in model.experiment.data.variables if pd.isna(clinical[key])]
     if lacking:
         said.append("without " + ", ".join(VARIABLES[key].label.lower() for key in lacking))
@@ -128,7 +132,8 @@ def _remarks(data: SiteData, row: int, model: RunModel, percentile: float) -> li
         if pd.isna(value):
             continue
         if isinstance(variable, Category):
-            if value in first.fitted.familiarity.unseen_levels.get(key, ()):
+            familiarity = first.fitted.familiarity
+            if familiarity is not None and value in familiarity.unseen_levels.get(key, ()):
                 said.append(f"{variable.label.lower()} '{value}' was not among the training patients")
         else:
             mean, sd = first.encoding.moments[key]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stsmm_core.cohort.dictionary import ENDPOINTS
 from stsmm_core.config import to_toml
-from stsmm_core.report import cox_prose, figures, prose, tables
+from stsmm_core.report import cox_prose, figures, pooled_tables, prose, tables
 from stsmm_core.report.cox import CoxRecord, hazard_table, read_cox_run
 from stsmm_core.report.drawing import data_uri
 from stsmm_core.report.page import template, write_page
@@ -58,6 +58,11 @@ def render(results: Results) -> str:
         honest=prose.honest_numbers(results),
         methods=prose.methods(results),
         results_table=results_table,
+        pooled=any(result.pooled_c is not None for result in results.metrics.test.values()),
+        risk_tables={endpoint: pooled_tables.risk_table(results, endpoint) for endpoint in results.endpoints},
+        group_tables={endpoint: pooled_tables.group_table(results, endpoint) for endpoint in results.endpoints},
+        certificate=pooled_tables.certificate_table(results),
+        left_out=pooled_tables.largest_left_out(results),
         results_suppressed=any(
             tables.SUPPRESSED in (row.n, row.events, row.pairs) for part in results_table.values() for row in part
         ),

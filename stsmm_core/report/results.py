@@ -44,10 +44,72 @@ class Concordance(Record):
         return self
 
 
+class PooledFigure(Record):
+    """A figure over the patients of all sites, or the reason why there is none.
+
+    `bounds`: the figure of the pooled rows lies between them; None where the two are equal. `left_out`: at most so many
+    patients are not in it, because their site has fewer than its minimum cell size.
+    """
+
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: Count
+    events: Count
+    reason: str | None = None
+    bounds: tuple[float, float] | None = None
+    left_out: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _number_or_reason(self) -> "PooledFigure":
+        if self.value is None and not self.reason:
+            raise ValueError("a figure without value needs a reason")
+        if (self.ci_low is None) != (self.ci_high is None):
+            raise ValueError("give both ends of the interval or none")
+        return self
+
+
+class RiskGroup(Record):
+    """Test patients of like predicted risk."""
+
+    n: Count
+    predicted: Annotated[float, Field(ge=0, le=1)]
+    observed: PooledFigure
+
+
+class HorizonResult(Record):
+    """What was measured at one horizon over the patients of all sites; `site` figures use each site's own baseline."""
+
+    auc: PooledFigure
+    brier: PooledFigure
+    brier_null: PooledFigure
+    ipa: PooledFigure
+    oe: PooledFigure
+    brier_site: PooledFigure
+    oe_site: PooledFigure
+    groups: tuple[RiskGroup, ...]
+
+
+class Check(Record):
+    """A line of the exactness certificate."""
+
+    minimum: int
+    endpoint: str
+    figure: str
+    federated: float
+    pooled: float
+    difference: Annotated[float, Field(ge=0)]
+    exact: bool
+    low: float | None
+    high: float | None
+
+
 class EndpointResult(Record):
-    """What was measured for one head and endpoint on the test patients."""
+    """What was measured for one head and endpoint on the test patients; horizons are keyed by years."""
 
     harrell_c: Concordance
+    pooled_c: PooledFigure | None = None
+    horizons: dict[str, HorizonResult] = Field(default_factory=dict)
 
 
 class NumberSummary(Record):
@@ -135,6 +197,7 @@ class Metrics(Record):
     wall_s: Annotated[float, Field(ge=0)]
     rounds: RoundNumber
     survival: dict[str, Survival] | None = None
+    certificate: tuple[Check, ...] = ()
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "Metrics":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES, Category
 from stsmm_core.imaging.flag_kinds import FLAG_KINDS, FlagKind
 from stsmm_core.report.history import FUSION
+from stsmm_core.report.pooled_tables import pooled_cell
 from stsmm_core.report.results import (
     CategorySummary,
     Concordance,
@@ -56,6 +57,7 @@ class ResultRow:
     events: str
     pairs: str
     oracle: str
+    pooled: str
 
 
 def count(value: int | None) -> str:
@@ -97,6 +99,7 @@ def results_table(results: Results) -> dict[str, tuple[ResultRow, ...]]:
                     events=count(concordance.events),
                     pairs=count(concordance.pairs),
                     oracle=NOT_RECORDED if known is None else f"{known:.3f}",
+                    pooled=pooled_cell(results.metrics.heads[head][endpoint].pooled_c),
                 )
             )
         table[endpoint] = tuple(rows)

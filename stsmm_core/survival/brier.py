@@ -50,18 +50,18 @@ def _integral(
     times = predictions.times[: column_of(predictions, until) + 1]
     if len(times) < 2:
         return np.full(len(samples), np.nan)
-    errors = np.stack([_errors(predictions, risk, time) for time in times])
+    errors = np.stack([squared_errors(predictions, risk, time) for time in times])
     return _mean(np.trapezoid(errors, times, axis=0) / (times[-1] - times[0]), samples)
 
 
 def _score(
     predictions: Predictions, samples: NDArray[np.float64], risk: NDArray[np.float64], horizon: float
 ) -> NDArray[np.float64]:
-    return _mean(_errors(predictions, risk, horizon), samples)
+    return _mean(squared_errors(predictions, risk, horizon), samples)
 
 
-def _errors(predictions: Predictions, risk: NDArray[np.float64], horizon: float) -> NDArray[np.float64]:
-    """Weighted squared error of each row."""
+def squared_errors(predictions: Predictions, risk: NDArray[np.float64], horizon: float) -> NDArray[np.float64]:
+    """Weighted squared error of each row at a horizon in days, of given absolute risks, shape (rows, T)."""
     case, control = case_and_control_weights(predictions, horizon)
     predicted = risk[:, column_of(predictions, horizon)]
     return case * (1 - predicted) ** 2 + control * predicted**2

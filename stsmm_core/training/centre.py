@@ -14,6 +14,9 @@ from stsmm_core.config import Experiment
 from stsmm_core.model.mmnn import Weights
 from stsmm_core.seeds import generator
 from stsmm_core.survival.concordance import PairCounts, count_pairs
+from stsmm_core.survival.estimates import draw_patients
+from stsmm_core.survival.site_records import FoldRecords, SiteRecords
+from stsmm_core.training.outputs import load_outputs, save_outputs
 from stsmm_core.training.site_data import SiteData
 from stsmm_core.training.state import SiteState, load_predictions, save_predictions
 from stsmm_core.training.trainer import Trainer
@@ -132,15 +135,36 @@ class Centre:
         return Trainer(self.experiment, self.data, self.folds[fold], encoding, channels=channels, state=state)
 
     def keep_predictions(self, fold: int, trainer: Trainer, weights: Weights) -> None:
-        """Predict the fold's test patients and keep their risks in the centre's folder."""
+        """Predict the fold's patients and keep their risks in the centre's folder, for the test at the end."""
+        parts = self.folds[fold]
+        development = np.concatenate([parts.train, parts.validation])
+        risks = trainer.risks(weights, np.concatenate([development, parts.test]))
         save_predictions(
             self.folder,
             fold,
-            trainer.risks(weights, self.folds[fold].test),
-            patients=[self.data.patients[row] for row in self.folds[fold].test],
+            risks[:, len(development) :],
+            patients=[self.data.patients[row] for row in parts.test],
             heads=self.experiment.heads,
             endpoints=self.experiment.data.endpoints,
         )
+        outputs = risks + trainer.mean_training_output(weights)[:, None]
+        save_outputs(self.folder, fold, development=outputs[:, : len(development)], test=outputs[:, len(development) :])
+
+    def records(self) -> SiteRecords:
+        """Outcomes and kept outputs of all folds, with the bootstrap samples that `count_pairs` draws."""
+        folds = []
+        for number, fold in enumerate(self.folds):
+            development, test = load_outputs(self.folder, number)
+            rows = np.concatenate([fold.train, fold.validation])
+            trained = np.arange(len(rows)) < len(fold.train)
+            folds.append(FoldRecords(rows, trained, development, fold.test, test))
+        tested = len(np.unique(np.concatenate([fold.test for fold in self.folds])))
+        replicates = self.experiment.evaluation.bootstrap_replicates
+        samples = [
+            draw_patients(tested, replicates, generator(self.salt, "bootstrap", self.site, endpoint))
+            for endpoint in range(len(self.experiment.data.endpoints))
+        ]
+        return SiteRecords(self.data.outcomes.time, self.data.outcomes.event, tuple(folds), np.stack(samples))
 
     def count_pairs(self) -> list[list[PairCounts]]:
         """Concordance counts of all tested patients of this centre, [head][endpoint].

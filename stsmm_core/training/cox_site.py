@@ -1,6 +1,6 @@
 """A centre's part in an exact Cox regression: what it says of its patients, and what it keeps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from stsmm_core.survival.baseline import BaselineHazard
 from stsmm_core.survival.risk_set_sums import PartialLikelihood, RiskSetSums, Ties, sum_risk_sets
 from stsmm_core.survival.time_grid import shareable_times
 from stsmm_core.training.centre import Centre
+from stsmm_core.training.outputs import save_outputs
 from stsmm_core.training.state import save_predictions
 
 Floats = NDArray[np.float64]
@@ -103,18 +104,24 @@ def own_baseline(patients: CoxPatients, term: CoxTerm, *, ties: Ties) -> Baselin
 
 
 def keep_risks(centre: Centre, fold: int, encoding: ClinicalEncoding, terms: Mapping[str, CoxTerm]) -> int:
-    """Keep the risks of a fold's test patients in the centre's folder, and say how many there are.
+    """Keep the risks of a fold's patients in the centre's folder, and say how many were tested.
 
     Args:
         terms: a model an endpoint.
     """
-    rows = centre.folds[fold].test
-    candidates = candidate_values(encoding, centre.data.clinical.iloc[rows])
-    endpoints: Sequence[str] = centre.experiment.data.endpoints
+    parts, endpoints = centre.folds[fold], centre.experiment.data.endpoints
+
+    def risks(rows: Rows) -> Floats:
+        candidates = candidate_values(encoding, centre.data.clinical.iloc[rows])
+        return np.stack([terms[endpoint].risk(candidates) for endpoint in endpoints], axis=1)[None]
+
+    rows = parts.test
+    tested = risks(rows)
+    save_outputs(centre.folder, fold, development=risks(np.concatenate([parts.train, parts.validation])), test=tested)
     save_predictions(
         centre.folder,
         fold,
-        np.stack([terms[endpoint].risk(candidates) for endpoint in endpoints], axis=1)[None],
+        tested,
         patients=[centre.data.patients[row] for row in rows],
         heads=centre.experiment.heads,
         endpoints=endpoints,

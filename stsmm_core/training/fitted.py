@@ -16,6 +16,7 @@ from stsmm_core.errors import RunError
 from stsmm_core.files import write_text_atomically
 from stsmm_core.model.mmnn import Weights
 from stsmm_core.survival.baseline import breslow
+from stsmm_core.training.federated_test import FederatedTest
 from stsmm_core.training.site_data import SiteData
 from stsmm_core.training.trainer import Trainer
 
@@ -57,6 +58,7 @@ class FittedNetwork:
         times: days, the grid of the baseline.
         baselines: cumulative baseline hazard at `times` of each endpoint, for a risk of 0 (Breslow).
         last_time: time of the grid up to which development patients were watched, an endpoint; the curves end there.
+        familiarity: None where the patients lay at several sites, which told nothing of where their features lie.
     """
 
     channels: tuple[str, ...]
@@ -64,7 +66,7 @@ class FittedNetwork:
     times: tuple[float, ...]
     baselines: Mapping[str, tuple[float, ...]]
     last_time: Mapping[str, float]
-    familiarity: Familiarity
+    familiarity: Familiarity | None
 
     def survival(self, endpoint: str, risk: NDArray[np.float64]) -> NDArray[np.float64]:
         """S(t) at `times` for log hazards relative to the reference, shape (*risk.shape, times)."""
@@ -118,6 +120,22 @@ def describe_fit(
     )
 
 
+def describe_federated_fit(
+    test: FederatedTest, fold: int, experiment: Experiment, *, channels: Sequence[str]
+) -> FittedNetwork:
+    """The same of a federated run, from the sums that the sites told of their development patients."""
+    times = curve_times(experiment.evaluation.horizons_years)
+    sums = dict(zip(experiment.data.endpoints, test.development[fold], strict=True))
+    return FittedNetwork(
+        tuple(channels),
+        tuple(test.scale.mean[fold, 0].tolist()),
+        tuple(times.tolist()),
+        {name: tuple(np.exp(each.baseline().log_cumulative_at(times)).tolist()) for name, each in sums.items()},
+        {name: float(times[times <= each.last_time].max()) for name, each in sums.items()},
+        None,
+    )
+
+
 def save_fitted(fitted: FittedNetwork, path: Path) -> None:
     """Write what describes a fit beside its checkpoint."""
     write_text_atomically(path, json.dumps(asdict(fitted), allow_nan=False))
@@ -138,7 +156,9 @@ def load_fitted(path: Path) -> FittedNetwork:
             tuple(content["times"]),
             {name: tuple(values) for name, values in content["baselines"].items()},
             content["last_time"],
-            Familiarity(
+            None
+            if familiarity is None
+            else Familiarity(
                 tuple(familiarity["mean"]),
                 tuple(map(tuple, familiarity["precision"])),
                 tuple(familiarity["distances"]),
@@ -147,8 +167,8 @@ def load_fitted(path: Path) -> FittedNetwork:
         )
     except FileNotFoundError:
         raise RunError(
-            f"{path}: missing; absolute risks need the baseline hazard that `stsmm train` and `stsmm compare` write "
-            "when a model is done"
+            f"{path}: missing; absolute risks need the baseline hazard that `stsmm train`, `stsmm simulate` and "
+            "`stsmm compare` write when a model is done"
         ) from None
     except (json.JSONDecodeError, KeyError, TypeError):
         raise RunError(f"{path}: cannot be read; restore the file that the run wrote, or run again") from None

@@ -14,6 +14,8 @@ from stsmm_core.config import Experiment
 from stsmm_core.files import write_text_atomically
 from stsmm_core.survival.concordance import PairCounts, concordance, total
 from stsmm_core.training.centre import Centre, SiteDescription
+from stsmm_core.training.certificate import certify
+from stsmm_core.training.federated_test import FederatedTest, pooled_results
 
 
 class Course(Protocol):
@@ -47,20 +49,28 @@ def make_metrics(
     sites: Sequence[SiteDescription],
     pairs: Mapping[str, Sequence[Sequence[PairCounts]]],
     folds: Sequence[Course],
+    federated: FederatedTest | None = None,
 ) -> dict[str, Any]:
     """Put together metrics.json.
 
     Args:
         pairs: concordance counts, [head][endpoint], of each tested site; pairs are compared within a site only.
+        federated: what the sites told for the figures over all of them, and then a certificate goes beside these.
     """
     endpoints = experiment.data.endpoints
-    heads = {
+    heads: dict[str, dict[str, dict[str, Any]]] = {
         name: {
             endpoint: {"harrell_c": _concordance(total([site[head][column] for site in pairs.values()]))}
             for column, endpoint in enumerate(endpoints)
         }
         for head, name in enumerate(experiment.heads)
     }
+    certificate: list[dict[str, Any]] = []
+    if federated is not None:
+        for name, results in pooled_results(federated, experiment).items():
+            for endpoint, figures in results.items():
+                heads[name][endpoint] |= figures
+        certificate = certify(experiment, sites)
     return {
         "mode": mode,
         "cohorts": [site.to_table() for site in sites],
@@ -72,6 +82,7 @@ def make_metrics(
         "first_blending_rounds": [fold.first_blending_round for fold in folds],
         "wall_s": round(sum(fold.seconds for fold in folds), 1),
         "rounds": max(fold.rounds for fold in folds),
+        "certificate": certificate,
     }
 
 

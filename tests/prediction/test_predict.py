@@ -187,7 +187,7 @@ def test_patients_that_trained_the_run_are_said(trained, tmp_path):
 @pytest.mark.slow
 def test_runs_that_cannot_predict(trained, tmp_path):
     site = trained / "cohorts" / "site_2"
-    with pytest.raises(RunError, match="no finished run of stsmm train or stsmm compare"):
+    with pytest.raises(RunError, match="no finished run of stsmm train, stsmm simulate or stsmm compare"):
         run("predict", tmp_path, "--cohort", site, "--out", tmp_path / "out")
     shutil.copytree(trained / "run", tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "fold-0.json").unlink()

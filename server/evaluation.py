@@ -1,0 +1,42 @@
+"""The test of a federated run: three questions to all sites."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from flwr.app import MetricRecord
+
+from server.consortium import FlowerConsortium
+from stsmm_core import protocol
+from stsmm_core.config import Experiment
+from stsmm_core.errors import RunError
+from stsmm_core.training.federated_test import FederatedTest, run_test
+
+Reading = TypeVar("Reading")
+
+
+def ask_for_test(consortium: FlowerConsortium, experiment: Experiment) -> FederatedTest:
+    """What the sites tell of their patients, once all models are trained and have been predicted with.
+
+    Raises:
+        RunError: when no site answers.
+    """
+
+    def ask(action: str, numbers: Mapping[str, Any], read: Callable[[MetricRecord], Reading]) -> dict[str, Reading]:
+        told = consortium.ask(action, "test", numbers, read)
+        if not told:
+            raise RunError("no site could test the model; the same command tries the test again")
+        return told
+
+    return run_test(
+        lambda: ask(protocol.SCALE_ACTION, {}, lambda numbers: protocol.moments_from_numbers(numbers, experiment)),
+        lambda scale: ask(
+            protocol.DEVELOPMENT_ACTION,
+            protocol.scale_to_numbers(scale),
+            lambda numbers: protocol.development_from_numbers(numbers, experiment),
+        ),
+        lambda scale, development: ask(
+            protocol.TEST_ACTION,
+            protocol.scale_to_numbers(scale) | protocol.development_to_numbers(development, experiment),
+            lambda numbers: protocol.site_test_from_numbers(numbers, experiment),
+        ),
+    )
