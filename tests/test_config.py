@@ -270,3 +270,27 @@ def test_runs(scheme, runs):
 
 def test_a_share_that_is_not_a_number():
     assert "blending.shrink" in fault(f"[blending]\nshrink = {math.nan}")
+
+
+COX = 'data.modalities = ["clinical"]\nmodel.kind = "cox"\n'
+
+
+def test_a_cox_model_is_a_head_of_its_own_and_takes_clinical_variables_alone():
+    assert parse_experiment(COX, source="test").heads == ("cox",)
+    assert "set data.modalities = ['clinical']" in fault('model.kind = "cox"')
+
+
+def test_the_kind_of_model_can_be_given_beside_the_file(tmp_path):
+    file = tmp_path / "my.toml"
+    file.write_text('seed = 3\ndata.modalities = ["clinical"]\ncox.ridge = 2.0\n')
+    experiment = read_experiment(file, kind="cox")
+    assert (experiment.model.kind, experiment.seed, experiment.cox.ridge) == ("cox", 3, 2.0)
+    assert read_experiment(file).model.kind == "mmnn"
+    file.write_text("seed = 3\n")
+    with pytest.raises(ConfigError, match=r"model\.kind = 'cox'.*\n.*data\.modalities"):
+        read_experiment(file, kind="cox")
+
+
+@pytest.mark.parametrize("setting", ["cox.ridge = -1.0", 'cox.ties = "exact"', "cox.penalty = 1.0"])
+def test_cox_settings_that_cannot_be(setting):
+    assert "cox." in fault(COX + setting)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stsmm_core.survival.kaplan_meier import KaplanMeier, product_limit
-from stsmm_core.survival.time_grid import shareable_times
+from stsmm_core.survival.time_grid import COARSE_STEP_DAYS, shareable_times
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,8 +16,8 @@ class TimeCounts:
     Attributes:
         times: distinct times in days, increasing, shape (steps,).
         events, censored: patients at each, shape (steps,).
-        largest_move_days: how far a time was moved at most to make it shareable; the curves are those of the moved
-            times, exact where it is 0.
+        largest_move_days: how far a time was moved at most to make it shareable (`largest_move`); the curves are those
+            of the moved times, exact where it is 0.
     """
 
     times: NDArray[np.float64]
@@ -74,4 +74,9 @@ def count_times(*, time: NDArray[np.float64], event: NDArray[np.float64], minimu
     happened = event > 0
     events = np.bincount(place[happened], minlength=len(times)).astype(float)
     censored = np.bincount(place[~happened], minlength=len(times)).astype(float)
-    return TimeCounts(times, events, censored, float(np.abs(moved - time).max(initial=0.0)))
+    return TimeCounts(times, events, censored, largest_move(time, moved))
+
+
+def largest_move(time: NDArray[np.float64], moved: NDArray[np.float64]) -> float:
+    """Most days that a time was moved, rounded up to a whole step: the exact number would tell one patient's day."""
+    return float(np.ceil(np.abs(moved - time).max(initial=0.0) / COARSE_STEP_DAYS) * COARSE_STEP_DAYS)

@@ -11,6 +11,7 @@ from stsmm_core.cohort.covariates import Design, candidate_values
 from stsmm_core.cohort.splits import Rows
 from stsmm_core.survival.baseline import BaselineHazard
 from stsmm_core.survival.risk_set_sums import PartialLikelihood, RiskSetSums, Ties, sum_risk_sets
+from stsmm_core.survival.time_counts import largest_move
 from stsmm_core.survival.time_grid import shareable_times
 from stsmm_core.training.centre import Centre
 from stsmm_core.training.outputs import save_outputs
@@ -70,7 +71,7 @@ def cox_patients(centre: Centre, fold: int, encoding: ClinicalEncoding, endpoint
         candidate_values(encoding, centre.data.clinical.iloc[rows[known]]),
         moved,
         outcomes.event[known, endpoint],
-        float(np.abs(moved - time).max(initial=0.0)),
+        largest_move(time, moved),
     )
 
 

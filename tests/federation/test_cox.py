@@ -1,6 +1,7 @@
 """A Cox regression over sites against the same in one place, and what a site refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -230,3 +231,17 @@ def test_a_hospital_refuses_a_column_that_it_withholds(hospitals, cohorts, feder
     assert all(any(columns) for columns in withheld.values())
     log = (tmp_path / "run" / "audit.jsonl").read_text()
     assert log.count("minimum cell size") == 3
+
+
+def test_a_hospital_with_a_few_events_takes_no_part_in_that_model(hospitals, cohorts, federate, tmp_path):
+    shutil.copytree(cohorts, tmp_path / "cohorts")
+    file = tmp_path / "cohorts" / "site_2" / "clinical.csv"
+    table = pd.read_csv(file, dtype=str)
+    table["os_event"] = "0"
+    table.loc[:2, "os_event"] = "1"
+    table.to_csv(file, index=False)
+    federate(experiment_of(), [tmp_path / "cohorts"], tmp_path / "run")
+    assert "site_2: columns of os: refused" in (tmp_path / "run" / "left_out.log").read_text()
+    fitted = read(tmp_path / "run", "cox.json")["endpoints"]
+    assert fitted["os"]["patients"] == 130 + 50
+    assert fitted["dm"]["patients"] > 180

@@ -193,3 +193,10 @@ def test_runs_that_cannot_predict(trained, tmp_path):
     (tmp_path / "run" / "checkpoints" / "fold-0.json").unlink()
     with pytest.raises(RunError, match="absolute risks need the baseline hazard"):
         run("predict", tmp_path / "run", "--cohort", site, "--out", tmp_path / "out")
+
+
+def test_a_cox_regression_has_no_network_to_predict_with(tmp_path):
+    (tmp_path / "config.toml").write_text('data.modalities = ["clinical"]\nmodel.kind = "cox"\n')
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(RunError, match=r"cox\.json"):
+        load_model(tmp_path)
