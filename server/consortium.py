@@ -23,8 +23,8 @@ from stsmm_core.survival.concordance import PairCounts
 from stsmm_core.training.blending import BlendingState
 from stsmm_core.training.centre import SiteDescription
 from stsmm_core.training.experiment import Memory
+from stsmm_core.training.rounds import RoundLosses
 from stsmm_core.training.site_data import agreed_channels
-from stsmm_core.training.trainer import RoundLosses
 
 WAIT_FOR_NODES_S = 120.0
 

@@ -22,7 +22,7 @@ from stsmm_core.errors import RunError
 from stsmm_core.model.mmnn import Weights, is_running_statistic
 from stsmm_core.training.blending import BlendingState, start_blending
 from stsmm_core.training.experiment import Memory, blend
-from stsmm_core.training.trainer import RoundLosses
+from stsmm_core.training.rounds import RoundLosses
 
 Reading = TypeVar("Reading")
 

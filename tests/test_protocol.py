@@ -16,7 +16,7 @@ from stsmm_core.protocol import ProtocolError
 from stsmm_core.survival.concordance import PairCounts
 from stsmm_core.training.centre import SiteDescription
 from stsmm_core.training.losses import LossChanges, LossSums
-from stsmm_core.training.trainer import RoundLosses
+from stsmm_core.training.rounds import RoundLosses
 
 EXPERIMENT = Experiment(evaluation=Evaluation(bootstrap_replicates=100))
 HEADS, ENDPOINTS = len(EXPERIMENT.heads), len(EXPERIMENT.data.endpoints)

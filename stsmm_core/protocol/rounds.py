@@ -19,7 +19,7 @@ from stsmm_core.protocol.keys import (
     read_array,
 )
 from stsmm_core.training.losses import LossChanges, LossSums
-from stsmm_core.training.trainer import RoundLosses, TrainedRound
+from stsmm_core.training.rounds import RoundLosses, TrainedRound
 
 
 def encoding_to_numbers(encoding: ClinicalEncoding) -> Numbers:

@@ -19,7 +19,7 @@ from stsmm_core.model.mmnn import Weights, build_network, get_weights
 from stsmm_core.model.pretrained import load_pretrained
 from stsmm_core.run_folder import HISTORY_COLUMNS, SITE_BLENDING_COLUMNS
 from stsmm_core.training.blending import BlendingState, Interval, start_blending
-from stsmm_core.training.trainer import RoundLosses
+from stsmm_core.training.rounds import RoundLosses
 
 HistoryRow = dict[str, Any]
 Memory = Mapping[str, NDArray[Any]]

@@ -9,8 +9,8 @@ from stsmm_core.model.mmnn import Weights
 from stsmm_core.training.blending import BlendingState, start_blending
 from stsmm_core.training.experiment import blend
 from stsmm_core.training.losses import LossSums
+from stsmm_core.training.rounds import RoundLosses
 from stsmm_core.training.state import SiteState
-from stsmm_core.training.trainer import RoundLosses
 
 BLENDING = "blending"
 FACTOR = "factor"

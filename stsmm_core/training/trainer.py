@@ -1,7 +1,5 @@
 """The trainer: what a centre does in a round, whether it is alone, virtual or a hospital."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,52 +21,12 @@ from stsmm_core.seeds import derive_seed, generator
 from stsmm_core.survival.cox_loss import cox_loss
 from stsmm_core.training.losses import LossChanges, LossSums, change_of_losses, no_change, sum_losses
 from stsmm_core.training.optimisation import build_optimizer, pull_back, risk_windows
+from stsmm_core.training.rounds import RoundLosses, TrainedRound
 from stsmm_core.training.schedule import learning_rate
 from stsmm_core.training.site_data import SiteData
 from stsmm_core.training.state import SiteState
 
 DIVERGED = "training diverged: the network gives values that are not finite; lower training.learning_rate"
-
-
-@dataclass(frozen=True)
-class TrainedRound:
-    """A site's contribution to a round.
-
-    Attributes:
-        patients, events: training patients and their events, added over endpoints.
-        windows_without_event: risk windows that could teach nothing and were skipped.
-        seen, missed: whether a patient with, and one without, each modality was trained on, one a modality.
-    """
-
-    weights: Weights
-    patients: int
-    events: int
-    windows_without_event: int
-    seen: tuple[bool, ...]
-    missed: tuple[bool, ...]
-
-
-@dataclass(frozen=True)
-class RoundLosses:
-    """Losses after a round, additive over sites; training losses and changes only at a blending checkpoint."""
-
-    validation: LossSums
-    train: LossSums | None = None
-    validation_change: LossChanges | None = None
-    train_change: LossChanges | None = None
-
-    def __add__(self, other: "RoundLosses") -> "RoundLosses":
-        if self.train is None or self.validation_change is None or self.train_change is None:
-            return RoundLosses(self.validation + other.validation)
-        assert other.train is not None
-        assert other.validation_change is not None
-        assert other.train_change is not None
-        return RoundLosses(
-            self.validation + other.validation,
-            self.train + other.train,
-            self.validation_change + other.validation_change,
-            self.train_change + other.train_change,
-        )
 
 
 class Trainer:

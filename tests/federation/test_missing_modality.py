@@ -142,3 +142,38 @@ def test_normalisation_layers_stay_at_their_site(experiment, cohorts, federate, 
         assert set(own[site]) == kept
     mean = next(name for name in kept if name.endswith("running_mean"))
     assert not torch.equal(own["site_1"][mean], own["site_2"][mean])
+
+
+def test_with_one_centre_it_is_the_same_where_normalisation_layers_stay(experiment, cohorts, federate, tmp_path):
+    """Losses, selection and test risks use the site's own layers of the right round."""
+    batch_norm = experiment.model_copy(update={"model": experiment.model.model_copy(update={"norm": "batch"})})
+    for local in (False, True):
+        federation = experiment.federation.model_copy(update={"local_normalisation": local})
+        federate(batch_norm.model_copy(update={"federation": federation}), [cohorts / "site_1"], tmp_path / str(local))
+    files = ("history.csv", "sites/site_1/predictions-0.csv")
+    for file in files:
+        shared, own = (pd.read_csv(tmp_path / str(local) / file) for local in (False, True))
+        pd.testing.assert_frame_equal(shared, own, check_exact=True)
+    selected = torch.load(tmp_path / "True" / "checkpoints" / "fold-0.pt", weights_only=True)["selected_round"]
+    assert selected > 0
+
+
+def test_a_sites_factor_is_in_the_weight_that_it_sends(experiment, cohorts, federate, tmp_path):
+    """From the first checkpoint round on, and kept until the next."""
+    federation = experiment.federation.model_copy(update={"site_factor": "generalisation"})
+    factors = {}
+
+    def deliver(site, message, answer):
+        reply = answer()
+        if message.metadata.message_type == "train":
+            numbers = reply.content.metric_records[protocol.METRICS]
+            number = message.content.config_records[protocol.CONFIG][protocol.ROUND]
+            factors.setdefault(number, {})[site] = numbers[protocol.WEIGHT] / numbers[protocol.EVENTS]
+        return reply
+
+    federate(experiment.model_copy(update={"federation": federation}), [cohorts], tmp_path / "run", deliver=deliver)
+    assert factors[1] == {0: 1, 1: 1, 2: 1}
+    assert factors[2] == factors[3]
+    assert len(set(factors[2].values())) > 1
+    assert all(0.5 <= factor <= 2 for each in factors.values() for factor in each.values())
+    assert not (tmp_path / "run" / "audit.jsonl").exists()

@@ -11,7 +11,7 @@ from stsmm_core.run_folder import HISTORY_COLUMNS
 from stsmm_core.training.blending import BlendingState, Interval
 from stsmm_core.training.experiment import Progress, blend, load_progress, save_progress, write_history
 from stsmm_core.training.losses import LossChanges, LossSums
-from stsmm_core.training.trainer import RoundLosses
+from stsmm_core.training.rounds import RoundLosses
 
 EXPERIMENT = Experiment()
 

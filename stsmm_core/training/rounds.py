@@ -1,0 +1,47 @@
+"""What a site gives for a round: trained weights, and losses that add up over sites."""
+
+from dataclasses import dataclass
+
+from stsmm_core.model.mmnn import Weights
+from stsmm_core.training.losses import LossChanges, LossSums
+
+
+@dataclass(frozen=True)
+class TrainedRound:
+    """A site's contribution to a round.
+
+    Attributes:
+        patients, events: training patients and their events, added over endpoints.
+        windows_without_event: risk windows that could teach nothing and were skipped.
+        seen, missed: whether a patient with, and one without, each modality was trained on, one a modality.
+    """
+
+    weights: Weights
+    patients: int
+    events: int
+    windows_without_event: int
+    seen: tuple[bool, ...]
+    missed: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class RoundLosses:
+    """Losses after a round, additive over sites; training losses and changes only at a blending checkpoint."""
+
+    validation: LossSums
+    train: LossSums | None = None
+    validation_change: LossChanges | None = None
+    train_change: LossChanges | None = None
+
+    def __add__(self, other: "RoundLosses") -> "RoundLosses":
+        if self.train is None or self.validation_change is None or self.train_change is None:
+            return RoundLosses(self.validation + other.validation)
+        assert other.train is not None
+        assert other.validation_change is not None
+        assert other.train_change is not None
+        return RoundLosses(
+            self.validation + other.validation,
+            self.train + other.train,
+            self.validation_change + other.validation_change,
+            self.train_change + other.train_change,
+        )
