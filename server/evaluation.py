@@ -3,7 +3,7 @@
 from server.consortium import FlowerConsortium
 from stsmm_core import protocol
 from stsmm_core.config import Experiment
-from stsmm_core.training.federated_test import FederatedTest, run_test
+from stsmm_core.training.evaluation_over_sites import FederatedTest, run_test
 
 
 def ask_for_test(consortium: FlowerConsortium, experiment: Experiment) -> FederatedTest:
