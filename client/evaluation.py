@@ -5,9 +5,9 @@ from flwr.app import MetricRecord, RecordDict
 from client.site import Site
 from stsmm_core import protocol
 from stsmm_core.survival.common_scale import sum_outputs
-from stsmm_core.survival.site_test import sum_development_of, sum_test
+from stsmm_core.survival.site_sums import sum_development_of, sum_test
 from stsmm_core.training.centre import Centre
-from stsmm_core.training.federated_test import horizons_in_days
+from stsmm_core.training.evaluation_over_sites import horizons_in_days
 
 
 def tell_scale(site: Site, centre: Centre) -> RecordDict:

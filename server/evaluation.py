@@ -9,7 +9,7 @@ from server.consortium import FlowerConsortium
 from stsmm_core import protocol
 from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
-from stsmm_core.training.federated_test import FederatedTest, run_test
+from stsmm_core.training.evaluation_over_sites import FederatedTest, run_test
 
 Reading = TypeVar("Reading")
 

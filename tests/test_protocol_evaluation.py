@@ -13,8 +13,8 @@ from stsmm_core.protocol import ProtocolError
 from stsmm_core.survival.common_scale import sum_outputs
 from stsmm_core.survival.estimates import draw_patients
 from stsmm_core.survival.site_records import FoldRecords, SiteRecords
-from stsmm_core.survival.site_test import sum_development_of, sum_test
-from stsmm_core.training.federated_test import horizons_in_days
+from stsmm_core.survival.site_sums import sum_development_of, sum_test
+from stsmm_core.training.evaluation_over_sites import horizons_in_days
 
 EXPERIMENT = Experiment(
     data=Data(modalities=("clinical",)),

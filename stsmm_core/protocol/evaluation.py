@@ -12,7 +12,7 @@ from stsmm_core.survival.cells import Cells
 from stsmm_core.survival.common_scale import Moments, Scale
 from stsmm_core.survival.development import DevelopmentSums
 from stsmm_core.survival.leaving import Leaving
-from stsmm_core.survival.site_test import GROUPS, Development, HorizonSums, RankSums, RiskSums, SiteTest
+from stsmm_core.survival.site_sums import GROUPS, Development, HorizonSums, RankSums, RiskSums, SiteTest
 from stsmm_core.survival.time_counts import TimeCounts
 
 SUMS = ("size", "brier", "brier_null", "brier_site", "expected", "expected_site", "concordant", "comparable")

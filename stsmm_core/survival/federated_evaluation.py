@@ -1,4 +1,4 @@
-"""Figures of a model on the test patients of many sites, from what each site tells (`site_test.SiteTest`).
+"""Figures of a model on the test patients of many sites, from what each site tells (`site_sums.SiteTest`).
 
 With a minimum cell size of one each figure is that of `evaluation.evaluate` on the rows of all sites, given the same
 bootstrap samples. Else the pairs of patients of different sites, and the time of the observed risk, are known up to
@@ -27,7 +27,7 @@ from stsmm_core.survival.discrimination import LEAST_CENSORING_SURVIVAL
 from stsmm_core.survival.estimates import Estimate, estimate, no_estimate
 from stsmm_core.survival.evaluation import LEAST_AT_RISK
 from stsmm_core.survival.leaving import survival_at, survival_bounds
-from stsmm_core.survival.site_test import GROUPS, Development, HorizonSums, SiteTest
+from stsmm_core.survival.site_sums import GROUPS, Development, HorizonSums, SiteTest
 
 LEAST_EVENTS = 5
 """A horizon with fewer events by then among all test patients has no figure."""

@@ -24,9 +24,9 @@ from stsmm_core.survival.federated_evaluation import figures_at, pooled_c
 from stsmm_core.survival.kaplan_meier import censoring_curve, kaplan_meier
 from stsmm_core.survival.predictions import Predictions, concatenate
 from stsmm_core.survival.site_records import FoldRecords, SiteRecords
-from stsmm_core.survival.site_test import predictions_of, sum_development_of, sum_test
+from stsmm_core.survival.site_sums import predictions_of, sum_development_of, sum_test
 from stsmm_core.training.centre import SiteDescription
-from stsmm_core.training.federated_test import FederatedTest, horizons_in_days, run_test
+from stsmm_core.training.evaluation_over_sites import FederatedTest, horizons_in_days, run_test
 
 MINIMA = (1, 5)
 """Minimum cell sizes that the twin's sites work with: none, and a hospital's."""

@@ -16,7 +16,7 @@ from stsmm_core.errors import RunError
 from stsmm_core.files import write_text_atomically
 from stsmm_core.model.mmnn import Weights
 from stsmm_core.survival.baseline import breslow
-from stsmm_core.training.federated_test import FederatedTest
+from stsmm_core.training.evaluation_over_sites import FederatedTest
 from stsmm_core.training.site_data import SiteData
 from stsmm_core.training.trainer import Trainer
 

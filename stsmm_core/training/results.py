@@ -15,7 +15,7 @@ from stsmm_core.files import write_text_atomically
 from stsmm_core.survival.concordance import PairCounts, concordance, total
 from stsmm_core.training.centre import Centre, SiteDescription
 from stsmm_core.training.certificate import certify
-from stsmm_core.training.federated_test import FederatedTest, pooled_results
+from stsmm_core.training.evaluation_over_sites import FederatedTest, pooled_results
 
 
 class Course(Protocol):

@@ -15,7 +15,7 @@ from stsmm_core.survival.federated_evaluation import figures_at, groups_at, pool
 from stsmm_core.survival.leaving import count_leaving, survival_at, survival_bounds
 from stsmm_core.survival.predictions import Predictions
 from stsmm_core.survival.site_records import FoldRecords, SiteRecords
-from stsmm_core.survival.site_test import GROUP_EDGES, predictions_of, site_factors
+from stsmm_core.survival.site_sums import GROUP_EDGES, predictions_of, site_factors
 from stsmm_core.training.certificate import exchange as through_layouts
 
 HORIZONS_YEARS = (1.0, 2.0)

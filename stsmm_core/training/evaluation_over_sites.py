@@ -13,7 +13,7 @@ from stsmm_core.survival.development import DevelopmentSums
 from stsmm_core.survival.estimates import Estimate
 from stsmm_core.survival.evaluation import label
 from stsmm_core.survival.federated_evaluation import Figure, figures_at, groups_at, pooled_c
-from stsmm_core.survival.site_test import Development, SiteTest
+from stsmm_core.survival.site_sums import Development, SiteTest
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,9 @@ from stsmm_core.prediction.predict import predict_run
 from stsmm_core.run_folder import describe_inputs
 from stsmm_core.survival.evaluation import evaluate, label
 from stsmm_core.survival.predictions import Predictions, concatenate
-from stsmm_core.survival.site_test import predictions_of
+from stsmm_core.survival.site_sums import predictions_of
 from stsmm_core.training.certificate import exchange
-from stsmm_core.training.federated_test import horizons_in_days
+from stsmm_core.training.evaluation_over_sites import horizons_in_days
 from stsmm_core.training.fitted import load_fitted
 from stsmm_core.training.inputs import open_cohorts
 
