@@ -11,6 +11,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import app as client_app
 from server.app import main as server_main
+from simulation.partition import Equal
 from simulation.simulate import virtual_centres, write_sites
 from stsmm_core import protocol
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
@@ -115,7 +116,7 @@ def federate(monkeypatch, cache):
         deliver: Deliver = lambda site, message, answer: answer(),
     ) -> None:
         sites = write_sites(
-            virtual_centres(open_cohorts(cohorts), centres, seed=experiment.seed),
+            virtual_centres(open_cohorts(cohorts), centres and Equal(centres), seed=experiment.seed),
             out,
             cache=cache,
             experiment=experiment,
