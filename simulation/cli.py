@@ -39,6 +39,12 @@ Strength = Annotated[
     float | None,
     typer.Option("--strength", min=0, max=1, help="scanner: how far the scanners differ.", show_default="1"),
 ]
+Compare = Annotated[
+    bool, typer.Option("--compare", help="Also train centralised and each site alone; is it worth joining?")
+]
+LeaveOneOut = Annotated[
+    bool, typer.Option("--leave-one-out", help="With --compare: also a federation without each site in turn.")
+]
 
 
 def simulate(
@@ -52,20 +58,30 @@ def simulate(
     exponent: Exponent = None,
     at_least: AtLeast = None,
     strength: Strength = None,
+    compare: Compare = False,
+    leave_one_out: LeaveOneOut = False,
     cache: CacheFolder = None,
 ) -> None:
     """Train over virtual centres: each cohort is one, or one cohort is divided.
 
     Runs the same server and client code as a real consortium, on Flower's simulation runtime.
-    Writes the run folder: config.toml, versions.json, history.csv, metrics.json, checkpoints, report.html.
+    Writes the run folder: config.toml, versions.json, history.csv, metrics.json, checkpoints, report.html;
+    with --compare a folder of such runs, comparison.json, comparison.csv and report.html.
     """
     from rich.console import Console
 
+    from simulation.compare import compare_run
     from simulation.partition import choose_partition
     from simulation.simulate import simulate_run
     from stsmm_core.cohort.reading import refuse_inside_cohorts
+    from stsmm_core.errors import ConfigError
 
     options = {"centres": centres, "by": by, "alpha": alpha, "exponent": exponent, "at_least": at_least}
     division = choose_partition(partition, options | {"strength": strength})
+    if leave_one_out and not compare:
+        raise ConfigError("--leave-one-out needs --compare")
     refuse_inside_cohorts(cache, cohort, option="--cache")
-    simulate_run(Console(), config, cohort, out, partition=division, cache=cache)
+    if compare:
+        compare_run(Console(), config, cohort, out, partition=division, cache=cache, leave_one_out=leave_one_out)
+    else:
+        simulate_run(Console(), config, cohort, out, partition=division, cache=cache)
