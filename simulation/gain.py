@@ -5,7 +5,7 @@ its own. The samples are of test patients with the models held fixed: training a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ SiteCounts = Mapping[str, PairCounts]
 """Of one model and endpoint, by the site of the test patients."""
 
 NO_PAIRS = "no comparable pairs"
+ALIKE = "both models rank these patients alike"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,9 @@ def difference(name: str, site: str | None, first: PairCounts, second: PairCount
         RunError: when the two were not tested on the same patients in the same samples.
     """
     _check_paired(first, second)
-    return _figure(name, site, _ratios(first) - _ratios(second), first)
+    found = _figure(name, site, _ratios(first) - _ratios(second), first)
+    alike = np.array_equal(first.concordant_replicates, second.concordant_replicates)
+    return replace(found, reason=ALIKE) if found.value == 0 and alike else found
 
 
 def share_of_gain(federated: PairCounts, centralised: PairCounts) -> Figure:
