@@ -109,7 +109,7 @@ def share_of_gain(federated: PairCounts, centralised: PairCounts) -> Figure:
     _check_paired(federated, centralised)
     pooled = c_index("centralised", None, centralised)
     if pooled.low is None or pooled.low <= 0.5:
-        reason = pooled.reason or "the interval of the centralised model reaches 0.5: there is no gain to share"
+        reason = pooled.reason or "no gain to share: the centralised interval reaches 0.5"
         return _missing("share_of_gain", None, reason, federated)
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = (_ratios(federated) - 0.5) / (_ratios(centralised) - 0.5)
