@@ -1,6 +1,8 @@
 """stsmm simulate --compare over a tiny consortium in this process."""
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -9,8 +11,10 @@ from rich.console import Console
 
 from simulation import parts
 from simulation.compare import COMPARISON_TABLE, compare_run
+from simulation.partition import Equal
 from simulation.tested import count_by_sites, count_everywhere
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
+from stsmm_core.config import parse_experiment, read_experiment
 from stsmm_core.errors import RunError
 from stsmm_core.run_folder import COMPARISON_FILE, FAILURE_FILE, METRICS_FILE
 from stsmm_core.survival.concordance import concordance, total
@@ -63,6 +67,7 @@ def figures_of(out) -> pd.DataFrame:
     return pd.DataFrame(json.loads((out / COMPARISON_FILE).read_text())["figures"])
 
 
+@pytest.mark.slow
 def test_the_whole_comparison(compare, simulated_in_process, hospitals):
     out = compare(leave_one_out=True)
     assert [run.name for run in simulated_in_process] == ["federated", *SITES]
@@ -73,6 +78,7 @@ def test_the_whole_comparison(compare, simulated_in_process, hospitals):
     check_pairing(out, hospitals)
     check_page(out, hospitals)
     check_resumed(compare, simulated_in_process, out)
+    check_layers_of_their_own(compare, out)
 
 
 def find(figures: pd.DataFrame, name: str, site: str | None = None, weights: str = "selected", endpoint: str = "os"):
@@ -120,7 +126,7 @@ def check_reasons(out, figures):
 
 def check_pairing(out, hospitals):
     """Models of different runs see the same samples of the same test patients."""
-    experiment = parts_experiment(out)
+    experiment = read_experiment(out / "config.toml")
     centres = parts.open_centres(
         Console(quiet=True), experiment, open_cohorts([hospitals]), out, cache=out.parent / "cache"
     )
@@ -138,12 +144,6 @@ def check_pairing(out, hospitals):
                 np.testing.assert_array_equal(other[site][column].comparable_replicates, mine.comparable_replicates)
     apart = [total([other[site][0] for site in SITES]).concordant for other in others]
     assert len({*apart, total([federated[site][0] for site in SITES]).concordant}) > 1  # the models do differ
-
-
-def parts_experiment(out):
-    from stsmm_core.config import read_experiment
-
-    return read_experiment(out / "config.toml")
 
 
 def check_page(out, hospitals):
@@ -173,9 +173,45 @@ def check_resumed(compare, trained, out):
     assert (out / COMPARISON_FILE).read_text() == before
 
 
-def test_an_interrupted_part_leaves_no_result_and_goes_on(compare, monkeypatch, tmp_path):
-    from simulation.partition import Equal
+def check_layers_of_their_own(compare, out):
+    """Where a site predicts otherwise than the server's weights, its own word counts and nothing is said of the end."""
+    path = out / "federated" / "sites" / "site_1" / "predictions-0.csv"
+    predictions = pd.read_csv(path)
+    predictions[["os", "dm"]] = -predictions[["os", "dm"]]
+    predictions.to_csv(path, index=False)
+    before = find(figures_of(out), "federated", "site_1")["value"]
+    compare()
+    figures = figures_of(out)
+    assert set(figures["weights"]) == {"selected"}
+    assert find(figures, "federated", "site_1")["value"] == pytest.approx(1 - before)
+    assert "keep layers of their own" in (out / "report.html").read_text()
 
+
+def test_a_site_without_images_trains_and_tests_the_same_network(tmp_path, cache):
+    write_synthetic_cohorts(tmp_path / "cohorts", sites=2, patients=40, seed=4)
+    plain = tmp_path / "cohorts" / "site_2"
+    manifest = (plain / "cohort.toml").read_text()
+    (plain / "cohort.toml").write_text(re.sub(r"channels = \[[^]]*\]", "channels = []", manifest))
+    shutil.rmtree(plain / "images")
+    experiment = parse_experiment(
+        CONFIG.replace('data.modalities = ["clinical"]', "imaging.shape = [16, 16, 16]")
+        .replace("epochs = 4", "epochs = 2")
+        .replace("blending", 'model.image_encoder = "small_densenet"\nblending'),
+        source="test",
+    )
+    out = tmp_path / "run"
+    console = Console(quiet=True)
+    centres = parts.open_centres(console, experiment, open_cohorts([tmp_path / "cohorts"]), out, cache=cache)
+    assert [centre.data.channels for centre in centres] == [2, 2]
+    assert not centres[1].data.has_image.any()
+    assert parts.train_pooled(console, [centres[1]], out / "local", name="model") is None
+    tests = count_everywhere(centres, out / "local", "final", out / "tested")
+    assert [tests[centre.site][0].patients for centre in centres] == [
+        int(np.isfinite(centre.data.outcomes.time[centre.folds[0].test, 0]).sum()) for centre in centres
+    ]
+
+
+def test_an_interrupted_part_leaves_no_result_and_goes_on(compare, monkeypatch, tmp_path):
     def interrupted(*arguments, **settings):
         raise KeyboardInterrupt
 
@@ -196,7 +232,5 @@ def test_an_interrupted_part_leaves_no_result_and_goes_on(compare, monkeypatch, 
 
 
 def test_one_centre_has_nobody_to_join(compare):
-    from simulation.partition import Equal
-
     with pytest.raises(RunError, match="at least two centres"):
         compare(partition=Equal(1))
