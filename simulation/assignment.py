@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from simulation.partition import ByColumn, Dirichlet, Partition
@@ -46,11 +47,11 @@ def mix_by_centre(
 def print_mix(console: Console, rows: Sequence[dict[str, Any]], partition: Partition | None) -> None:
     """Print `mix_by_centre`."""
     by = partition.by if isinstance(partition, ByColumn | Dirichlet) else None
-    table = Table(title="Virtual centres")
+    table = Table(title="Virtual centres" if by is None else f"Virtual centres, by {escape(by)}")
     for column in ("centre", "patients", *(f"{endpoint} events" for endpoint in rows[0]["events"])):
         table.add_column(column)
     for level in rows[0]["mix"]:
-        table.add_column(f"{by}: {level}")
+        table.add_column(escape(level))
     for row in rows:
         counts = [row["patients"], *row["events"].values(), *row["mix"].values()]
         table.add_row(row["site"], *map(str, counts))

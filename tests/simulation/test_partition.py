@@ -1,6 +1,8 @@
 """Dividing one cohort into virtual centres."""
 
 import dataclasses
+import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from tables import table_cohort
 
-from simulation.assignment import ASSIGNMENT_FILE, mix_by_centre, write_assignment
+from simulation.assignment import ASSIGNMENT_FILE, mix_by_centre, print_mix, write_assignment
 from simulation.partition import (
     ByColumn,
     BySize,
@@ -247,3 +250,16 @@ def test_a_run_does_not_go_on_with_another_partition(cohort, tmp_path: Path):
         else:
             with pytest.raises(RunError, match="on other data"), open_run(run, Experiment(), inputs):
                 pass
+
+
+def test_the_printed_table_counts_every_patient_and_value(tmp_path):
+    cohort = table_cohort(tmp_path, 30, ward=["[red]", "blue", "blue"] * 10)
+    partition = Dirichlet(2, by="ward", alpha=10.0, at_least=5)
+    centres = partition.divide(cohort, seed=0)
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_mix(console, mix_by_centre(centres, ("os", "dm"), partition), partition)
+    said = console.export_text()
+    assert "Virtual centres, by ward" in said
+    assert "[red]" in said
+    for centre in centres:
+        assert re.search(rf"centre_\d +│ {len(centre.patients)} ", said)
