@@ -83,6 +83,7 @@ def test_long_tail_is_a_power_law():
     assert list(long_tail(100, 4, exponent=3.0, at_least=10)) == [70, 10, 10, 10]  # 27 / 35 of 80 would be 62 + 8
 
 
+@settings(deadline=None)
 @given(
     patients=st.integers(1, 400),
     centres=st.integers(1, 12),
@@ -148,7 +149,7 @@ def test_values_that_would_name_one_centre_are_refused(tmp_path):
         ByColumn("hospital").divide(cohort, seed=0)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(alpha=st.floats(1e-3, 1e6), centres=st.integers(1, 6), at_least=st.integers(1, 12), seed=st.integers(0, 99))
 def test_dirichlet_gives_each_its_minimum_or_says_that_it_cannot(cohort, alpha, centres, at_least, seed):
     partition = Dirichlet(centres, by="location", alpha=alpha, at_least=at_least)
