@@ -34,8 +34,8 @@ from stsmm_core.run_folder import (
 from stsmm_core.training.cox import run_cox_fold, run_final_cox
 from stsmm_core.training.cox_results import write_cox
 from stsmm_core.training.curves import describe_curves
-from stsmm_core.training.experiment import Progress, run_fold, write_history, write_site_history
 from stsmm_core.training.evaluation_over_sites import FederatedTest
+from stsmm_core.training.experiment import Progress, run_fold, write_history, write_site_history
 from stsmm_core.training.fitted import describe_federated_fit, save_fitted
 from stsmm_core.training.results import Course, make_metrics, write_metrics
 from stsmm_core.training.site_data import agreed_channels

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import tomli_w
@@ -13,8 +14,10 @@ from rich.console import Console
 
 from client.site import Site, read_site
 from client.work import open_site
-from simulation.partition import divide_equally
+from simulation.assignment import mix_by_centre, print_mix, write_assignment
+from simulation.partition import Partition, ScannerShift, describe_partition
 from simulation.runtime import Runtime, flower_runtime
+from simulation.scanner import shift_scanners
 from stsmm_core import protocol
 from stsmm_core.cohort.cohort import ORACLE_FILE, Cohort
 from stsmm_core.config import Experiment, ModelKind, read_experiment, to_toml
@@ -37,6 +40,8 @@ from stsmm_core.training.results import oracle_concordance, write_metrics
 from stsmm_core.training.summary import print_results
 from stsmm_core.training.trainer import available_device
 
+SCANNERS_FOLDER = "scanners"
+"""Cohort folders of centres whose images come through scanners of their own."""
 POLL_S = 0.5
 START_S = 120.0
 
@@ -47,7 +52,7 @@ def simulate_run(
     cohorts: Sequence[Path],
     out: Path,
     *,
-    centres: int | None,
+    partition: Partition | None,
     cache: Path | None,
     kind: ModelKind | None = None,
 ) -> None:
@@ -61,32 +66,67 @@ def simulate_run(
     """
     experiment = read_experiment(config, kind=kind)
     available_device(experiment.training.device)
-    virtual = virtual_centres(open_cohorts(cohorts), centres, seed=experiment.seed)
+    virtual = virtual_centres(open_cohorts(cohorts), partition, seed=experiment.seed)
     announce_inputs(console, experiment, virtual)
-    with open_run(out, experiment, describe_inputs("federated", virtual)):
-        sites = write_sites(virtual, out, cache=(cache or out / "cache").resolve(), experiment=experiment)
-        if not (out / METRICS_FILE).exists():
-            _federate(console, experiment, out, sites)
-        metrics = json.loads((out / METRICS_FILE).read_text(encoding="utf-8"))
-        if metrics["oracle"] is None and all((cohort.root / ORACLE_FILE).exists() for cohort in virtual):
-            metrics["oracle"] = oracle_concordance(
-                [open_site(site, to_toml(experiment.with_pretrained("")))[1] for site in sites]
-            )
-            write_metrics(metrics, out / METRICS_FILE)
+    with open_run(out, experiment, virtual_inputs("federated", virtual, partition)):
+        virtual = ready_centres(console, experiment, virtual, partition, out)
+        metrics = federate(console, experiment, virtual, out, cache=cache or out / "cache")
         print_results(console, metrics, write_report(out))
 
 
-def virtual_centres(cohorts: Sequence[Cohort], centres: int | None, *, seed: int) -> list[Cohort]:
-    """One centre a cohort, or one cohort divided into `centres`.
+def federate(
+    console: Console, experiment: Experiment, virtual: Sequence[Cohort], out: Path, *, cache: Path
+) -> dict[str, Any]:
+    """Train over virtual centres in an open run folder, unless that is done; its metrics.
 
     Raises:
-        CohortError: when several cohorts are to be divided.
+        RunError: with the reason that the server or the sites gave.
     """
-    if centres is None:
+    sites = write_sites(virtual, out, cache=cache.resolve(), experiment=experiment)
+    if not (out / METRICS_FILE).exists():
+        _federate(console, experiment, out, sites)
+    metrics: dict[str, Any] = json.loads((out / METRICS_FILE).read_text(encoding="utf-8"))
+    if metrics["oracle"] is None and all((cohort.root / ORACLE_FILE).exists() for cohort in virtual):
+        metrics["oracle"] = oracle_concordance(
+            [open_site(site, to_toml(experiment.with_pretrained("")))[1] for site in sites]
+        )
+        write_metrics(metrics, out / METRICS_FILE)
+    return metrics
+
+
+def virtual_centres(cohorts: Sequence[Cohort], partition: Partition | None, *, seed: int) -> list[Cohort]:
+    """One centre a cohort, or one cohort divided.
+
+    Raises:
+        CohortError: when several cohorts are to be divided, or the one cannot be divided so.
+    """
+    if partition is None:
         return list(cohorts)
     if len(cohorts) != 1:
-        raise CohortError(f"--centres divides one cohort, but {len(cohorts)} were given; leave it out or give one")
-    return divide_equally(cohorts[0], centres, seed=seed)
+        raise CohortError(
+            f"--centres and --partition divide one cohort, but {len(cohorts)} were given; leave them out or give one"
+        )
+    return partition.divide(cohorts[0], seed=seed)
+
+
+def virtual_inputs(mode: str, virtual: Sequence[Cohort], partition: Partition | None) -> dict[str, Any]:
+    """What a run over virtual centres was made from; a run goes on only with the same division."""
+    divided = {} if partition is None else {"partition": describe_partition(partition)}
+    return describe_inputs(mode, virtual) | divided
+
+
+def ready_centres(
+    console: Console, experiment: Experiment, virtual: Sequence[Cohort], partition: Partition | None, out: Path
+) -> list[Cohort]:
+    """Make the centres' images where they are to come through other scanners, and write down who went where."""
+    centres = list(virtual)
+    if isinstance(partition, ScannerShift):
+        with progress_bar(console, "Other scanners", sum(len(centre.patients) for centre in centres)) as bar:
+            folder, strength = out / SCANNERS_FOLDER, partition.strength
+            centres = shift_scanners(centres, folder, strength=strength, seed=experiment.seed, advance=bar.advance)
+    write_assignment(centres, out / SITES_FOLDER)
+    print_mix(console, mix_by_centre(centres, experiment.data.endpoints, partition), partition)
+    return centres
 
 
 def parallel_centres(centres: int) -> tuple[int, int]:

@@ -12,6 +12,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from client.app import app as client_app
 from client.site import Site, read_site
 from server.app import main as server_main
+from simulation import simulate
+from simulation.partition import Equal
 from simulation.simulate import virtual_centres, write_sites
 from stsmm_core import protocol
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
@@ -127,7 +129,7 @@ def federate(monkeypatch, cache):
         deliver: Deliver = lambda site, message, answer: answer(),
     ) -> None:
         sites = write_sites(
-            virtual_centres(open_cohorts(cohorts), centres, seed=experiment.seed),
+            virtual_centres(open_cohorts(cohorts), centres and Equal(centres), seed=experiment.seed),
             out,
             cache=cache,
             experiment=experiment,
@@ -140,3 +142,20 @@ def federate(monkeypatch, cache):
         server_main(grid, Context(RUN_ID, 1, {}, RecordDict(), run_config))
 
     return run
+
+
+@pytest.fixture
+def simulated_in_process(monkeypatch):
+    """Let `simulate` run its federations in this process; the run folders trained, in order."""
+    trained = []
+
+    def in_process(console, experiment: Experiment, out: Path, sites: list[Path]) -> None:
+        trained.append(out)
+        monkeypatch.setenv(protocol.SITES_VARIABLE, str(sites[0].parent))
+        monkeypatch.setenv(protocol.RUN_VARIABLE, str(out))
+        run_config = {protocol.EXPERIMENT: to_toml(experiment.with_pretrained("")), protocol.SITES: len(sites)}
+        grid = InProcessGrid(len(sites), run_config, lambda site, message, answer: answer())
+        server_main(grid, Context(RUN_ID, 1, {}, RecordDict(), run_config))
+
+    monkeypatch.setattr(simulate, "_federate", in_process)
+    return trained
