@@ -26,7 +26,7 @@ from simulation.simulate import ready_centres, virtual_centres, virtual_inputs
 from simulation.summary import print_joining
 from simulation.tested import Chosen, Tests, count_by_sites, count_everywhere, sites_share_all_weights
 from stsmm_core.cohort.cohort import Cohort
-from stsmm_core.config import Experiment, read_experiment
+from stsmm_core.config import Experiment, ModelKind, read_experiment
 from stsmm_core.errors import ConfigError, RunError
 from stsmm_core.files import write_atomically, write_text_atomically
 from stsmm_core.report.joining import write_joining_report
