@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import concordance, site
 from history_file import VERSIONS
+from metrics_file import concordance, site
 
 from stsmm_core.errors import RunError
 from stsmm_core.report.report import write_report
