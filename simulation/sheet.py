@@ -92,7 +92,7 @@ def _column(cohort: Cohort, by: str) -> pd.Series:
         table = read_rows(cohort, name)
         if by in table and by != PATIENT_ID:
             if name == ACQUISITION_FILE and CHANNEL in table and cohort.manifest.channels:
-                table = table[table[CHANNEL] == cohort.manifest.channels[0]]
+                table = table[table[CHANNEL] == table[PATIENT_ID].map(cohort.first_channel)]
             return table.drop_duplicates(PATIENT_ID).set_index(PATIENT_ID)[by]
         known += [str(column) for column in table if column != PATIENT_ID]
     hint = f"'{by}' is an endpoint that {cohort.root.name} does not record; " if by in ENDPOINTS else ""

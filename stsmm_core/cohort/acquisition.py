@@ -15,7 +15,7 @@ CONTOUR_CM3 = "contour_cm3"
 
 
 def contour_volumes(cohort: Cohort) -> dict[str, float]:
-    """Volume within the contours of each patient's tumour on the first channel, cm³.
+    """Volume within the contours of each patient's tumour on the patient's first channel, cm³.
 
     Only the patients of whom it is known: none in a cohort that was not imported from contours.
 
@@ -29,10 +29,10 @@ def contour_volumes(cohort: Cohort) -> dict[str, float]:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError):
         raise CohortError(f"{path}: cannot be read as a table; import the cohort again, or remove the file") from None
-    channels = cohort.manifest.channels
-    if not {PATIENT_ID, CHANNEL, CONTOUR_CM3} <= set(table) or not channels:
+    if not {PATIENT_ID, CHANNEL, CONTOUR_CM3} <= set(table) or not cohort.manifest.channels:
         return {}
-    first = table[(table[CHANNEL] == channels[0]) & (table[CONTOUR_CM3] != "")]
+    masked = {patient: cohort.first_channel(patient) for patient in cohort.patients}
+    first = table[(table[CHANNEL] == table[PATIENT_ID].map(masked)) & (table[CONTOUR_CM3] != "")]
     volumes = pd.to_numeric(first[CONTOUR_CM3], errors="coerce")
     if not (np.isfinite(volumes) & (volumes >= 0)).all():
         raise CohortError(f"{path}: column {CONTOUR_CM3} holds what is no volume in cm³; import the cohort again")

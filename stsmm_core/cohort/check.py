@@ -49,8 +49,8 @@ def _check_images(cohort: Cohort, patient: str) -> list[Finding]:
     volumes = _read_channels(cohort, patient, findings)
     masks = _read_masks(cohort, patient, volumes, findings)
     for channel, volume in volumes.items():
-        # A channel without a mask of its own may share the grid, and so the mask, of the first.
-        first = channels[0]
+        # A channel without a mask of its own may share the grid, and so the mask, of the patient's first.
+        first = cohort.first_channel(patient)
         shared = first in volumes and not _grid_faults(volume.geometry, volumes[first].geometry, first)
         tumour = masks.get(channel, masks.get(first) if shared else None)
         for message in _contrast_faults(volume.array, tumour):
@@ -61,10 +61,7 @@ def _check_images(cohort: Cohort, patient: str) -> list[Finding]:
 def _read_channels(cohort: Cohort, patient: str, findings: list[Finding]) -> dict[str, Volume]:
     """The volumes that can be read in full, by channel."""
     volumes: dict[str, Volume] = {}
-    for channel in cohort.manifest.channels:
-        path = cohort.channel_path(patient, channel)
-        if not path.is_file():
-            continue
+    for channel, path in cohort.channel_files(patient).items():
         volume, faults = inspect_volume(path)
         findings.extend(_finding("fault", path, message) for message in faults)
         if volume is not None:
@@ -104,12 +101,15 @@ def _mask_files(cohort: Cohort, patient: str) -> list[tuple[Path, str]]:
     folder = cohort.root / IMAGES_FOLDER / patient
     channels = cohort.manifest.channels
     files = [(folder / f"{channel}_mask.nii.gz", channel) for channel in channels]
-    files.append((folder / "mask.nii.gz", channels[0]))
+    files.append((folder / "mask.nii.gz", cohort.first_channel(patient)))
     return [(path, channel) for path, channel in files if path.is_file()]
 
 
 def _check_file_names(cohort: Cohort, patient: str) -> list[Finding]:
-    """Files that no channel or mask is named after; a folder of nothing else is a mistake, not a missing modality."""
+    """Files that no channel or mask is named after.
+
+    A folder of nothing else is a mistake, not a missing modality; where a channel is missing, such a file may be it.
+    """
     where = f"{IMAGES_FOLDER}/{patient}"
     channels = cohort.manifest.channels
     present = {entry.name for entry in (cohort.root / where).iterdir() if not entry.name.startswith(".")}
@@ -119,10 +119,21 @@ def _check_file_names(cohort: Cohort, patient: str) -> list[Finding]:
     if present and not present & volumes:
         message = f"holds {', '.join(sorted(present))} but no {' or '.join(sorted(volumes))}; rename or remove them"
         return [Finding("fault", where, message, patient=patient)]
-    return [
-        _finding("note", cohort.root / where / name, "is no channel or mask of this cohort: not used")
-        for name in strays
+    lacking = [channel for channel in channels if f"{channel}.nii.gz" not in present]
+    if not lacking:
+        return [
+            _finding("note", cohort.root / where / name, "is no channel or mask of this cohort: not used")
+            for name in strays
+        ]
+    message = f"is no channel or mask of this cohort, and the patient has no {' and no '.join(lacking)}; "
+    message += "rename it if it is that channel, or remove it"
+    misnamed = [_finding("fault", cohort.root / where / name, message) for name in strays]
+    idle = [
+        _finding("note", path, f"is not used: the patient has no {channel}.nii.gz")
+        for path, channel in _mask_files(cohort, patient)
+        if channel in lacking
     ]
+    return misnamed + idle
 
 
 def _mask_faults(voxels: NDArray[np.float32]) -> list[str]:

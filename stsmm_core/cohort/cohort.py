@@ -1,5 +1,6 @@
 """The cohort folder in memory: manifest, clinical table, outcomes and where each volume lies."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,16 +117,35 @@ class Cohort:
         """Where a volume of a patient lies (or would lie)."""
         return self.root / IMAGES_FOLDER / patient / f"{channel}.nii.gz"
 
+    def channel_files(self, patient: str) -> dict[str, Path]:
+        """The volumes that a patient has, by channel, in the order of the manifest."""
+        paths = {channel: self.channel_path(patient, channel) for channel in self.manifest.channels}
+        # A link to nowhere is a file that cannot be read, not a missing channel.
+        return {channel: path for channel, path in paths.items() if os.path.lexists(path)}
+
+    def first_channel(self, patient: str) -> str:
+        """The channel that the mask and the tensor's axes follow: the first that the patient has.
+
+        For a patient without images it is the cohort's first one.
+        """
+        return next(iter(self.channel_files(patient)), self.manifest.channels[0])
+
     def mask_path(self, patient: str) -> Path:
-        """The tumour mask on the grid of the first channel."""
+        """The tumour mask on the grid of the patient's first channel."""
         folder = self.root / IMAGES_FOLDER / patient
-        named = folder / f"{self.manifest.channels[0]}_mask.nii.gz"
+        named = folder / f"{self.first_channel(patient)}_mask.nii.gz"
         return named if named.exists() else folder / "mask.nii.gz"
 
     def has_image(self, patient: str) -> bool:
-        """Whether the patient has the image modality at all."""
-        channels = self.manifest.channels
-        return bool(channels) and self.channel_path(patient, channels[0]).exists()
+        """Whether the patient has the image modality at all: at least one channel."""
+        return bool(self.channel_files(patient))
+
+    def lacking_channel(self) -> dict[str, int]:
+        """By channel, the number of patients with images who do not have it."""
+        files = [self.channel_files(patient) for patient in self.patients]
+        return {
+            channel: sum(channel not in present for present in files if present) for channel in self.manifest.channels
+        }
 
     def outcomes(self, endpoints: Sequence[str]) -> Outcomes:
         """Times and events of the given endpoints, NaN for an endpoint that the cohort does not record.

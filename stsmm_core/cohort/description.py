@@ -28,6 +28,11 @@ def describe_cohort(cohort: Cohort) -> list[Row]:
         Row("Patients", str(patients)),
         Row("With images", _share(with_images, patients)),
         Row("Channels", ", ".join(cohort.manifest.channels) or "none"),
+        *(
+            Row(f"  without {channel}, of those with images", _share(lacking, with_images))
+            for channel, lacking in cohort.lacking_channel().items()
+            if lacking
+        ),
         Row("Time zero", cohort.manifest.time_zero),
     ]
     rows.append(_follow_up_row(cohort))

@@ -285,32 +285,27 @@ def _check_image_files(cohort: Cohort, findings: list[Finding]) -> None:
             )
     if not channels:
         return
-    without = 0
-    for patient in cohort.patients:
-        present = [name for name in channels if cohort.channel_path(patient, name).exists()]
-        if not present:
-            without += 1
-            continue
-        where = f"{IMAGES_FOLDER}/{patient}"
-        for name in channels:
-            if name not in present:
-                findings.append(
-                    Finding(
-                        "fault",
-                        f"{where}/{name}.nii.gz",
-                        "is missing although the patient has other channels; give every channel of the cohort or none",
-                        patient=patient,
-                    )
-                )
+    imaged = [patient for patient in cohort.patients if cohort.has_image(patient)]
+    for patient in imaged:
         if not cohort.mask_path(patient).exists():
-            findings.append(
-                Finding(
-                    "fault",
-                    f"{where}/{channels[0]}_mask.nii.gz",
-                    "is missing (mask.nii.gz would do too)",
-                    patient=patient,
-                )
-            )
+            findings.append(_missing_mask(cohort, patient))
+    without = len(cohort.patients) - len(imaged)
     if without:
         message = f"{without} of {len(cohort.patients)} patients have no image: they train without it"
         findings.append(Finding("note", IMAGES_FOLDER, message))
+    for name, lacking in cohort.lacking_channel().items():
+        if lacking:
+            message = f"{lacking} of {len(imaged)} patients with images have no {name}: the network sees 0 in its place"
+            findings.append(Finding("note", IMAGES_FOLDER, message))
+
+
+def _missing_mask(cohort: Cohort, patient: str) -> Finding:
+    """A mask on the grid of a channel that the patient lacks cannot be checked, so it does not stand in."""
+    first = cohort.first_channel(patient)
+    folder = cohort.root / IMAGES_FOLDER / patient
+    present = cohort.channel_files(patient)
+    message = "is missing (mask.nii.gz would do too)"
+    for name in cohort.manifest.channels:
+        if name not in present and (folder / f"{name}_mask.nii.gz").exists():
+            message += f"; {name}_mask.nii.gz is not used: the patient has no {name}.nii.gz"
+    return Finding("fault", f"{IMAGES_FOLDER}/{patient}/{first}_mask.nii.gz", message, patient=patient)

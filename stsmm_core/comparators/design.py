@@ -10,9 +10,11 @@ from stsmm_core.cohort.dictionary import VARIABLES, Category
 from stsmm_core.cohort.splits import Rows
 from stsmm_core.comparators.models import NothingToLearnFrom
 from stsmm_core.comparators.specification import Specification
+from stsmm_core.imaging.radiomics import channels_lacking
 
 NO_IMAGE = "no image"
-"""Indicator of the patients whose radiomics are the mean of the others'."""
+"""Indicator of the patients whose radiomics are the mean of the others'; `no <channel>` of those who have an image, but
+not of that channel."""
 
 CONSTANT = 1e-9
 """A standard deviation below this share of the largest value is rounding."""
@@ -54,9 +56,9 @@ def fit_design(
     """Learn a comparator's inputs from the training patients.
 
     A number is standardised, missing ones are the mean with an indicator beside them; a category is one-hot; a feature
-    of the images is standardised, the mean where there is none. What does not vary among the training patients is left
-    out. For a Cox model with next to no penalty, so is the level that most training patients have: the other levels are
-    compared with it, and a missing category counts as it.
+    of the images is standardised, the mean where there is none, with an indicator a channel. What does not vary among
+    the training patients is left out. For a Cox model with next to no penalty, so is the level that most training
+    patients have: the other levels are compared with it, and a missing category counts as it.
 
     Args:
         encoding: of the experiment's variables, fitted to the training patients; what it lacks is fitted to them here.
@@ -111,8 +113,10 @@ def _all_inputs(
         return inputs
     features = (pd.DataFrame() if radiomics is None else radiomics).reindex(index=clinical.index, columns=spread.index)
     standardised = (features - spread["mean"]) / spread["sd"]
-    without = features.isna().all(axis=1).astype(float).rename(NO_IMAGE)
-    return pd.concat([inputs, standardised.fillna(0.0), without], axis=1)
+    without = features.isna().all(axis=1)
+    lacks = channels_lacking(features).mul(~without, axis=0).add_prefix("no ")
+    indicators = pd.concat([without.rename(NO_IMAGE), lacks], axis=1).astype(float)
+    return pd.concat([inputs, standardised.fillna(0.0), indicators], axis=1)
 
 
 def _spread(radiomics: pd.DataFrame | None, training: pd.Index) -> pd.DataFrame:

@@ -104,7 +104,7 @@ def _write_cases(
         placed = to_patient_space(
             maps,
             int(np.flatnonzero(explained.with_image == patient)[0]),
-            channels={channel: cohort.channel_path(name, channel) for channel in cohort.manifest.channels},
+            channels=cohort.channel_files(name),
             mask=cohort.mask_path(name),
             config=study.experiment.imaging,
         )

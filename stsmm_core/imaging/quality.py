@@ -176,9 +176,12 @@ def _channel_flags(channel: ChannelQuality, median_spacing: NDArray[np.float64])
 
 
 def median_spacings(qualities: Sequence[PatientQuality]) -> dict[str, NDArray[np.float64]]:
-    """Median spacing of each channel, along x, y, z."""
-    names = qualities[0].channels if qualities else ()
-    return {name: np.median([each.channels[name].spacing_mm for each in qualities], axis=0) for name in names}
+    """Median spacing of each channel over the patients who have it, along x, y, z."""
+    spacings: dict[str, list[tuple[float, float, float]]] = {}
+    for quality in qualities:
+        for name, channel in quality.channels.items():
+            spacings.setdefault(name, []).append(channel.spacing_mm)
+    return {name: np.median(measured, axis=0) for name, measured in spacings.items()}
 
 
 def touches_border(inside: NDArray[np.bool_]) -> bool:

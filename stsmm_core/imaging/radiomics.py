@@ -47,10 +47,10 @@ def radiomics_table(
     """Features of many patients: one row a job, indexed by its label, one column a channel and feature.
 
     What the cache lacks is made in worker processes; all is then read from it. A feature that a tumour does not have
-    is NaN.
+    is NaN, as are all features of a channel that the patient lacks.
 
     Args:
-        jobs: the patients with images; their channels agree.
+        jobs: the patients with images.
         advance: called once a patient, for a progress bar.
 
     Raises:
@@ -80,15 +80,31 @@ def reproducible_features(first: pd.DataFrame, second: pd.DataFrame, minimum: fl
             to development patients.
     """
     both = first.index.intersection(second.index)
+    lacks = channels_lacking(first.loc[both]) | channels_lacking(second.loc[both])
     return [
         feature
         for feature in first.columns.intersection(second.columns)
         # NaN (no variation between patients, or fewer than two) compares as not reproducible.
         if intraclass_correlation(
-            np.column_stack([reader.loc[both, feature].to_numpy(dtype=float) for reader in (first, second)])
+            np.column_stack(
+                [
+                    reader.loc[both[~lacks[channel_of(feature)]], feature].to_numpy(dtype=float)
+                    for reader in (first, second)
+                ]
+            )
         ).value
         >= minimum
     ]
+
+
+def channel_of(feature: str) -> str:
+    """The channel that a column of `radiomics_table` was measured in."""
+    return feature.rpartition("_original_")[0]
+
+
+def channels_lacking(features: pd.DataFrame) -> pd.DataFrame:
+    """Whether a patient has no feature of a channel at all: one row a patient, one column a channel."""
+    return features.isna().T.groupby(channel_of, sort=False).all().T.astype(bool)
 
 
 def cached_features(

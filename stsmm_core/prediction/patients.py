@@ -127,6 +127,10 @@ def _remarks(data: SiteData, row: int, model: RunModel, percentile: float) -> li
         said.append("without " + ", ".join(VARIABLES[key].label.lower() for key in lacking))
     if "image" in model.experiment.data.modalities and not data.has_image[row]:
         said.append("without image: predicted from the clinical variables alone")
+    said += [
+        f"without {model.channels[place]}: predicted with 0, the average within a tumour, in its place"
+        for place in data.lacking_channels(row)
+    ]
     for key in model.experiment.data.variables:
         variable, value = VARIABLES[key], clinical[key]
         if pd.isna(value):

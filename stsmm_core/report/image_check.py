@@ -112,9 +112,8 @@ def check_images(cohort: Cohort, config: Imaging, *, pages: Path | None, advance
     pictures: dict[str, str] = {}  # flags compare with the whole cohort: pages are written once all are measured
     for patient in cohort.patients:
         if cohort.has_image(patient):
-            channels = {name: cohort.channel_path(patient, name) for name in cohort.manifest.channels}
             try:
-                read = read_images(channels, cohort.mask_path(patient))
+                read = read_images(cohort.channel_files(patient), cohort.mask_path(patient))
                 prepared = run_steps(read, config)
             except CohortError as error:
                 findings.append(Finding("fault", IMAGES_FOLDER, str(error), patient=patient))

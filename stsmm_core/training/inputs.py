@@ -91,7 +91,7 @@ def image_jobs(cohort: Cohort) -> list[Job]:
     return [
         Job(
             patient_label(cohort.manifest.site, patient),
-            {channel: cohort.channel_path(patient, channel) for channel in cohort.manifest.channels},
+            cohort.channel_files(patient),
             cohort.mask_path(patient),
         )
         for patient in cohort.patients

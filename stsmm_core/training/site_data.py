@@ -31,7 +31,8 @@ class SiteData:
         patients: identifiers; they never leave the site.
         clinical: the clinical table, one row a patient.
         outcomes: times and events of the experiment's endpoints.
-        images: tumour tensors, shape (patients, channels, D, H, W); zeros where there is no image.
+        images: tumour tensors, shape (patients, channels, D, H, W); zeros where there is no image, and in
+            a channel that the patient lacks.
         has_image: shape (patients,).
         image_flags: patients with each kind of oddity in their images (`imaging.flag_kinds.FLAG_KINDS`).
     """
@@ -48,6 +49,12 @@ class SiteData:
     def channels(self) -> int:
         """Image channels; 0 where the experiment or the cohort has no image modality."""
         return self.images.shape[1]
+
+    def lacking_channels(self, row: int) -> list[int]:
+        """Positions of the channels that a patient with an image lacks: they are 0 all over, as no volume may be."""
+        if not self.has_image[row]:
+            return []
+        return [place for place, volume in enumerate(self.images[row]) if not volume.any()]
 
     def has_clinical(self, variables: Sequence[str]) -> NDArray[np.bool_]:
         """Whether any of the variables is known, shape (patients,)."""
@@ -89,12 +96,13 @@ def load_site_data(
     qualities: dict[str, PatientQuality] = {}
     for row, patient in enumerate(cohort.patients):
         if has_image[row]:
-            paths = {channel: cohort.channel_path(patient, channel) for channel in channels}
+            files = cohort.channel_files(patient)
             try:
-                prepared = cached_patient(cache, paths, cohort.mask_path(patient), experiment.imaging)
+                prepared = cached_patient(cache, files, cohort.mask_path(patient), experiment.imaging)
             except CohortError as error:
                 raise CohortError(f"patient {patient}: {error}") from error
-            images[row] = torch.from_numpy(prepared.tensor)
+            # The tensor in the cache has the patient's own channels; the others stay 0.
+            images[row, [channels.index(channel) for channel in files]] = torch.from_numpy(prepared.tensor)
             qualities[patient] = prepared.quality
         advance()
     return SiteData(

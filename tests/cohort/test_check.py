@@ -232,6 +232,35 @@ def test_other_files_beside_the_channels_are_a_note(make_cohort):
     ]
 
 
+def test_other_files_of_a_patient_who_lacks_a_channel_are_a_fault(make_cohort):
+    folder = make_cohort(10)
+    folder.image("P02", "t2").rename(folder.image("P02", "T2"))
+    assert "the patient has no t2; rename it if it is that channel" in only_fault(folder, "T2.nii.gz")
+
+
+def test_a_link_to_nowhere_is_no_missing_channel(make_cohort):
+    folder = make_cohort(10)
+    folder.image("P02", "t2").unlink()
+    folder.image("P02", "t2").symlink_to(folder.root / "gone.nii.gz")
+    only_fault(folder, "t2.nii.gz")
+
+
+def test_the_mask_of_a_patient_who_lacks_the_first_channel(make_cohort, mask):
+    """It lies on the grid of the channel that the patient has; one of the missing channel is left aside."""
+    folder = make_cohort(10)
+    folder.image("P02", "t1").unlink()
+    coarse = {"spacing": (2.0, 2.0, 3.0)}
+    folder.write_image("P02", "t2", folder.volume()[:, ::2, ::2], **coarse)
+    folder.write_image("P02", "mask", mask)
+    assert "is not on the grid of t2.nii.gz" in only_fault(folder, "mask.nii.gz")
+    folder.write_image("P02", "mask", mask[:, ::2, ::2], **coarse)
+    assert notes(folder) == [
+        "images: 1 of 10 patients with images have no t1: the network sees 0 in its place",
+        "images/P02/t1_mask.nii.gz, patient P02: is not used: the patient has no t1.nii.gz",
+    ]
+    assert faults(folder) == []
+
+
 def test_cohort_of_three_patients_is_legal_and_noted(make_cohort):
     folder = make_cohort(3)
     assert [str(finding) for finding in check_cohort(folder.root)] == [
@@ -253,7 +282,7 @@ def test_table_and_image_faults_come_together(make_cohort, mask):
         ("clinical.csv", "P01"),
         ("images/P02/t1_mask.nii.gz", "P02"),
         ("images/P03/t2.nii.gz", "P03"),
-        ("images/P04/t1.nii.gz", "P04"),
+        ("images/P04/t2_mask.nii.gz", "P04"),
     }
 
 

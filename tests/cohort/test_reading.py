@@ -1,5 +1,7 @@
 """Reading a cohort's manifest and table: each fault names its place, and all come at once."""
 
+import shutil
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -89,12 +91,12 @@ def test_all_faults_are_reported_at_once(make_cohort):
     folder.set_cell("P01", "grade", "G1")
     folder.set_cell("P02", "os_days", "-1")
     folder.set_cell("P02", "os_event", "x")
-    (folder.root / "images" / "P03" / "t2.nii.gz").unlink()
+    folder.image("P03", "t1_mask").unlink()
     with pytest.raises(CohortError) as error:
         load_cohort(folder.root)
     message = str(error.value)
     assert "4 faults" in message
-    for part in ("patient P01, column grade", "patient P02, column os_days", "column os_event", "images/P03/t2.nii.gz"):
+    for part in ("patient P01, column grade", "patient P02, column os_days", "column os_event", "images/P03/t1_mask"):
         assert part in message
 
 
@@ -239,11 +241,36 @@ def test_image_without_clinical_row(make_cohort):
     assert "has no row in clinical.csv" in fault.message
 
 
-def test_one_channel_missing(make_cohort):
+def test_one_channel_missing_is_legal_and_counted(make_cohort):
+    folder = make_cohort(6)
+    for patient in ("P02", "P03", "P04"):
+        folder.image(patient, "t2").unlink()
+    for patient in ("P05", "P06"):
+        folder.image(patient, "t1").unlink()
+        folder.image(patient, "t1_mask").rename(folder.image(patient, "t2_mask"))
+    shutil.rmtree(folder.root / "images" / "P01")
+    cohort = load_cohort(folder.root)
+    assert [list(cohort.channel_files(patient)) for patient in cohort.patients] == [
+        [],
+        *[["t1"]] * 3,
+        *[["t2"]] * 2,
+    ]
+    assert [cohort.mask_path(patient).name for patient in ("P02", "P05")] == ["t1_mask.nii.gz", "t2_mask.nii.gz"]
+    assert cohort.lacking_channel() == {"t1": 2, "t2": 3}
+    said = [note for note in notes(folder) if "have no" in note]
+    assert said == [
+        "images: 1 of 6 patients have no image: they train without it",
+        "images: 2 of 5 patients with images have no t1: the network sees 0 in its place",
+        "images: 3 of 5 patients with images have no t2: the network sees 0 in its place",
+    ]
+
+
+def test_mask_of_a_missing_channel_does_not_stand_in(make_cohort):
     folder = make_cohort(4)
-    folder.image("P03", "t2").unlink()
+    folder.image("P03", "t1").unlink()
     fault = only_fault(folder)
-    assert (fault.file, fault.patient) == ("images/P03/t2.nii.gz", "P03")
+    assert (fault.file, fault.patient) == ("images/P03/t2_mask.nii.gz", "P03")
+    assert "t1_mask.nii.gz is not used: the patient has no t1.nii.gz" in fault.message
 
 
 def test_mask_missing(make_cohort):

@@ -115,6 +115,25 @@ def test_radiomics_are_standardised_and_the_mean_without_an_image():
     np.testing.assert_allclose(training.std(), 1)
 
 
+def test_radiomics_of_a_channel_that_a_patient_lacks_are_the_mean_with_an_indicator():
+    """Patient 0 has no image, 1 and 3 have no t2; a patient without an image counts in NO_IMAGE alone."""
+    t1 = PATIENTS.radiomics.iloc[:, :3]
+    t2 = (t1 + np.random.default_rng(3).normal(size=t1.shape)).rename(columns=lambda name: name.replace("t1", "t2"))
+    t2.iloc[[1, 3]] = np.nan
+    radiomics = pd.concat([t1, t2], axis=1).drop(PATIENTS.radiomics.index[0])
+    train = np.arange(60)
+    fitted = fit_design(
+        COMPARATORS["radiomics_rsf"], PATIENTS.clinical, PATIENTS.encoding(train), radiomics, train=train
+    )
+    assert fitted.columns == (*radiomics.columns, NO_IMAGE, "no t2")
+    inputs = fitted.inputs(PATIENTS.clinical, radiomics)
+    np.testing.assert_array_equal(np.flatnonzero(inputs[NO_IMAGE]), [0])
+    np.testing.assert_array_equal(np.flatnonzero(inputs["no t2"]), [1, 3])
+    assert (inputs.iloc[[1, 3]][list(t2)] == 0).all(axis=None)
+    assert (inputs.iloc[[1, 3]][list(t1)] != 0).all(axis=None)
+    np.testing.assert_allclose(fitted.radiomics.loc[list(t2), "mean"], np.nanmean(t2.iloc[1:60], axis=0))
+
+
 @pytest.mark.parametrize(
     "radiomics",
     [None, PATIENTS.radiomics.iloc[REST], PATIENTS.radiomics * np.nan, PATIENTS.radiomics * 0 + 0.1],

@@ -317,3 +317,14 @@ def test_only_features_that_two_readers_agree_on():
     assert reproducible_features(first, second.sample(frac=1, random_state=1), 0.8) == ["good"]
     strangers = second.rename(index=lambda patient: f"other {patient}")
     assert reproducible_features(first, strangers, 0.0) == []
+
+
+def test_a_patient_who_lacks_a_channel_does_not_count_for_its_features():
+    rng = np.random.default_rng(0)
+    first = pd.DataFrame(rng.normal(size=(40, 2)), columns=["t1_original_shape_a", "t2_original_shape_a"])
+    second = first + rng.normal(scale=0.1, size=(40, 2))
+    second.iloc[:30, 1] = rng.normal(size=30)  # the readers differ there
+    assert reproducible_features(first, second, 0.8) == ["t1_original_shape_a"]
+    second.iloc[:30, 1] = np.nan
+    assert reproducible_features(first, second, 0.8) == list(first)
+    assert reproducible_features(second, first, 0.8) == list(first)
