@@ -199,6 +199,11 @@ def predictions_of(
     return concatenate(parts)
 
 
+def rows_of_patients(patient: NDArray[np.intp], minimum: int) -> int:
+    """So many rows are of at least `minimum` patients: in repeated cross-validation a patient has a row a repeat."""
+    return minimum * int(np.bincount(patient).max(initial=1)) if minimum > 1 else minimum
+
+
 def _rank_sums(
     records: SiteRecords, scale: Scale, head: int, endpoint: int, last_times: Sequence[float], minimum: int
 ) -> RankSums:
@@ -247,8 +252,9 @@ def _risk_sums(
     own = predictions_of(records, scale, development, endpoint, horizons=horizons, factors=factors)
     samples = _samples(records, endpoint)[:, predictions.patient]
     sd = scale.sd[:, 0, endpoint]
+    rows = rows_of_patients(predictions.patient, minimum)
     return RiskSums(
-        count_leaving(time=predictions.time, event=predictions.event, samples=samples, minimum=minimum),
+        count_leaving(time=predictions.time, event=predictions.event, samples=samples, minimum=rows),
         tuple(_horizon_sums(predictions, own, samples, sd, horizon, minimum) for horizon in horizons),
     )
 
@@ -284,8 +290,9 @@ def _horizon_sums(
                 time_edges=np.zeros(0),
             )
         )
-    belongs = _groups(predictions, sd, minimum)
-    enough = len(predictions) >= minimum
+    least_rows = rows_of_patients(predictions.patient, minimum)
+    belongs = _groups(predictions, sd, least_rows)
+    enough = len(predictions) >= least_rows
     if not enough:
         samples, concordant, comparable = 0 * samples, 0 * concordant, 0 * comparable
     expected = samples * predictions.absolute_risk[:, column]

@@ -1,5 +1,7 @@
 """Figures from what sites tell, against the same figures of all rows in one place."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -237,6 +239,42 @@ def test_a_minimum_of_five_is_near_and_says_how_far_it_may_be():
             for edge in (cells.risk_low, cells.time_low):
                 patients = np.bincount(np.unique(edge, return_inverse=True)[1], cells.first[0] + cells.second[0])
                 assert (patients >= 5).all()
+
+
+def repeated(sites, repeats):
+    """The same sites, cross-validated again with other outputs: each patient has a row a repeat."""
+    rng = np.random.default_rng(0)
+    again = []
+    for site in sites:
+        folds = [
+            replace(fold, test_output=fold.test_output + 0.1 * rng.normal(size=fold.test_output.shape))
+            for _ in range(repeats)
+            for fold in site.folds
+        ]
+        again.append(replace(site, folds=tuple(folds)))
+    return again
+
+
+def test_repeats_of_a_patient_are_no_further_patients():
+    """A minimum of five is of patients, however often each is tested."""
+    sites = repeated(consortium(1, folds=2), repeats=3)
+    scale, development, tests = exchange(sites, minimum=5)
+    for site, test in zip(sites, tests, strict=True):
+        predictions = predictions_of(site, scale, development, 0, horizons=HORIZONS)
+        times = test.risks[0].leaving.times
+        step = np.searchsorted(times, predictions.time).clip(max=len(times) - 1)
+        assert all(len(np.unique(predictions.patient[step == place])) >= 5 for place in range(len(times)))
+        for sums in test.risks[0].horizons:
+            assert ((sums.group_size[0] == 0) | (sums.group_size[0] >= 5 * 3)).all()
+
+
+def test_one_patient_tested_five_times_is_not_told_of():
+    sites = repeated(consortium(1), repeats=5)
+    _, _, tests = exchange(sites, minimum=5)
+    alone = tests[-1]
+    assert len(alone.risks[0].leaving.times) == 0
+    for sums in alone.risks[0].horizons:
+        assert not any(getattr(sums, name).any() for name in ("size", "brier", "expected", "group_size", "comparable"))
 
 
 def test_a_horizon_with_few_events_has_a_reason():
