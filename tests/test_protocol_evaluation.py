@@ -31,7 +31,7 @@ def records(patients):
     for test in halves:
         rest = np.setdiff1d(np.arange(patients), test)
         folds.append(FoldRecords(rest, rest % 4 > 0, outputs[:, rest], test, outputs[:, test]))
-    return SiteRecords(time, event, tuple(folds), np.stack([draw_patients(patients, 100, rng)] * 2))
+    return SiteRecords(time, event, tuple(folds), np.stack([draw_patients(patients, 100, rng)] * 2), salt=0)
 
 
 def over_the_wire(numbers, record=MetricRecord):

@@ -15,7 +15,17 @@ from stsmm_core.survival.leaving import Leaving
 from stsmm_core.survival.site_sums import GROUPS, Development, HorizonSums, RankSums, RiskSums, SiteTest
 from stsmm_core.survival.time_counts import TimeCounts
 
-SUMS = ("size", "brier", "brier_null", "brier_site", "expected", "expected_site", "concordant", "comparable")
+SUMS = (
+    "size",
+    "brier",
+    "brier_null",
+    "brier_site",
+    "expected",
+    "expected_site",
+    "observed",
+    "concordant",
+    "comparable",
+)
 GROUP_SUMS = ("group_size", "group_expected", "group_observed")
 EDGES = ("risk_low", "risk_high", "time_low", "time_high")
 

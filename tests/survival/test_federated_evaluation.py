@@ -47,9 +47,9 @@ def one_site(rng, *, tested, developed, folds=1, shift=0.0, event_rate=1.0, ties
         development = np.setdiff1d(np.arange(patients), test)
         trained = np.arange(len(development)) < 0.8 * len(development)
         parts.append(FoldRecords(development, trained, outputs[:, development], test, outputs[:, test]))
-    records = SiteRecords(time, event, tuple(parts), np.zeros((ENDPOINTS, 0, 0)))
+    records = SiteRecords(time, event, tuple(parts), np.zeros((ENDPOINTS, 0, 0)), salt=0)
     samples = np.stack([draw_patients(len(records.tested), replicates, rng) for _ in range(ENDPOINTS)])
-    return SiteRecords(time, event, tuple(parts), samples)
+    return SiteRecords(time, event, tuple(parts), samples, salt=tested)
 
 
 def consortium(seed=0, *, sizes=SIZES, **options):
@@ -109,6 +109,7 @@ def of_head(sites, head):
                 for fold in site.folds
             ),
             site.samples,
+            site.salt,
         )
         for site in sites
     ]
@@ -275,6 +276,28 @@ def test_one_patient_tested_five_times_is_not_told_of():
     assert len(alone.risks[0].leaving.times) == 0
     for sums in alone.risks[0].horizons:
         assert not any(getattr(sums, name).any() for name in ("size", "brier", "expected", "group_size", "comparable"))
+
+
+def test_single_patients_cannot_be_solved_for_from_the_samples():
+    """Many cells hold one patient; a sum over all, regressed on them, would give that patient's share."""
+    sites = consortium(1, replicates=1000)
+    scale, development, tests = exchange(sites, minimum=5)
+    predictions = predictions_of(sites[0], scale, development, 0, horizons=HORIZONS)
+    cells, total = tests[0].ranks[0][0].cells[0], tests[0].risks[0].horizons[1].expected
+    columns = np.concatenate([cells.first, cells.second], axis=1)
+    used = columns[0] > 0
+    solved = np.full(len(used), np.nan)
+    solved[used] = np.linalg.lstsq(columns[1:, used], total[1:], rcond=None)[0]
+    solved, alone = solved.reshape(2, len(cells)), (columns[0] == 1).reshape(2, len(cells))
+    found, true = [], []
+    for kind, cell in np.argwhere(alone):
+        inside = (predictions.risk > cells.risk_low[cell]) & (predictions.risk <= cells.risk_high[cell])
+        inside &= (predictions.time > cells.time_low[cell]) & (predictions.time <= cells.time_high[cell])
+        (row,) = np.flatnonzero(inside & (predictions.event == 1 - kind))
+        found.append(solved[kind, cell])
+        true.append(predictions.absolute_risk[row, 1])
+    assert len(found) > 10
+    assert np.corrcoef(found, true)[0, 1] < 0.7
 
 
 def test_a_horizon_with_few_events_has_a_reason():
