@@ -153,6 +153,10 @@ def _tests(centres: Sequence[Centre], out: Path, chosen: Chosen, alone: Reasons,
             if reason is None:
                 others = [centre for centre in centres if centre.site != site]
                 tests[f"{WITHOUT}/{site}"] |= count_by_sites(others, out / WITHOUT / site)
+    if centres[0].experiment.federation.local_normalisation:
+        # The server's normalisation layers are the initial ones: with them there is no model for a site left out.
+        for site in [site for site, reason in without.items() if reason is None]:
+            del tests[f"{WITHOUT}/{site}"][site]
     return tests
 
 

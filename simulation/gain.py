@@ -18,6 +18,7 @@ SiteCounts = Mapping[str, PairCounts]
 """Of one model and endpoint, by the site of the test patients."""
 
 NO_PAIRS = "no comparable pairs"
+NOT_A_MODEL_THERE = "normalisation layers stay at the sites: the others have no model for this one"
 ALIKE = "both models rank these patients alike"
 
 
@@ -27,7 +28,8 @@ class Models:
 
     Attributes:
         alone: by the site that trained alone, its model at every site; or why it has none.
-        without: by the site left out, the federation of the others at every site; or why there is none.
+        without: by the site left out, the federation of the others at every site (not at the one left out where its
+            model cannot be used there); or why there is none.
     """
 
     federated: SiteCounts
@@ -151,10 +153,10 @@ def _left_out(federated: SiteCounts, site: str, left: SiteCounts | str) -> list[
     whole = total([federated[name] for name in others])
     if isinstance(left, str):
         return [_missing("loss_of_others", site, left, whole), _missing("loss_of_site", site, left, federated[site])]
-    return [
-        difference("loss_of_others", site, whole, total([left[name] for name in others])),
-        difference("loss_of_site", site, federated[site], left[site]),
-    ]
+    loss_of_others = difference("loss_of_others", site, whole, total([left[name] for name in others]))
+    if site not in left:
+        return [loss_of_others, _missing("loss_of_site", site, NOT_A_MODEL_THERE, federated[site])]
+    return [loss_of_others, difference("loss_of_site", site, federated[site], left[site])]
 
 
 def _ratios(counts: PairCounts) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """The networks of a finished run, put together again to predict."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def load_model(run: Path) -> RunModel:
     """The networks of a run of `stsmm train`, or the blended network of a run of `stsmm compare`.
 
     Raises:
-        RunError: when the folder is no such run, the run has not finished, or it keeps no baseline hazard.
+        RunError: when the folder is no such run, the run has not finished, it keeps no baseline hazard, or its sites
+            kept a part of the model.
     """
     folder = run / NETWORKS_FOLDER / BLENDED if (run / NETWORKS_FOLDER).is_dir() else run
     if not (folder / METRICS_FILE).is_file():
@@ -56,6 +58,12 @@ def load_model(run: Path) -> RunModel:
         raise RunError(f"{error}\n  restore the file that the run wrote, or run again") from None
     if experiment.model.kind == "cox":
         raise RunError(f"{run}: a Cox regression, which has no network to predict with; its model is in cox.json")
+    own = experiment.federation.local_normalisation or experiment.federation.personal_epochs > 0
+    if own and json.loads((folder / METRICS_FILE).read_text(encoding="utf-8")).get("mode") == "federated":
+        raise RunError(
+            f"{run}: the sites kept normalisation layers or heads of their own, without which the weights in the run "
+            "are no model; train without federation.local_normalisation and federation.personal_epochs to predict"
+        )
     folds = []
     for fold in range(experiment.evaluation.runs):
         checkpoint = folder / CHECKPOINTS_FOLDER / f"fold-{fold}.pt"

@@ -15,7 +15,17 @@ from stsmm_core.survival.leaving import Leaving
 from stsmm_core.survival.site_sums import GROUPS, Development, HorizonSums, RankSums, RiskSums, SiteTest
 from stsmm_core.survival.time_counts import TimeCounts
 
-SUMS = ("size", "brier", "brier_null", "brier_site", "expected", "expected_site", "concordant", "comparable")
+SUMS = (
+    "size",
+    "brier",
+    "brier_null",
+    "brier_site",
+    "expected",
+    "expected_site",
+    "observed",
+    "concordant",
+    "comparable",
+)
 GROUP_SUMS = ("group_size", "group_expected", "group_observed")
 EDGES = ("risk_low", "risk_high", "time_low", "time_high")
 
@@ -51,7 +61,7 @@ def development_to_numbers(development: Development, experiment: Experiment) -> 
             numbers |= {
                 f"{prefix}.{name}": getattr(sums.counts, name).tolist() for name in ("times", "events", "censored")
             }
-            numbers[f"{prefix}.hazards"] = sums.hazards.tolist()
+            numbers[f"{prefix}.log-hazards"] = sums.log_hazards.tolist()
             numbers[f"{prefix}.largest-move"] = float(sums.counts.largest_move_days)
     return numbers
 
@@ -62,12 +72,11 @@ def development_from_numbers(numbers: Mapping[str, Any], experiment: Experiment)
     def read(prefix: str) -> DevelopmentSums:
         steps = _length(numbers, f"{prefix}.times")
         times = read_array(numbers, f"{prefix}.times", (steps,))
-        events, censored, hazards = (
-            _read_amounts(numbers, f"{prefix}.{name}", (steps,)) for name in ("events", "censored", "hazards")
-        )
+        events, censored = (_read_amounts(numbers, f"{prefix}.{name}", (steps,)) for name in ("events", "censored"))
+        log_hazards = read_array(numbers, f"{prefix}.log-hazards", (steps,))
         _check_times(times, f"{prefix}.times")
         move = float(read_array(numbers, f"{prefix}.largest-move", ()))
-        return DevelopmentSums(TimeCounts(times, events, censored, move), hazards)
+        return DevelopmentSums(TimeCounts(times, events, censored, move), log_hazards)
 
     return [
         [read(f"development.{fold}.{endpoint}") for endpoint in experiment.data.endpoints]

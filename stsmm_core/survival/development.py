@@ -20,25 +20,26 @@ class DevelopmentSums:
 
     Attributes:
         counts: events and censored patients by time.
-        hazards: sum of exp(risk) over the patients who leave at each of those times, shape (steps,).
+        log_hazards: logarithm of the sum of exp(risk) over the patients who leave at each of those times, shape
+            (steps,); risks of a network can be too large for their exponentials.
     """
 
     counts: TimeCounts
-    hazards: NDArray[np.float64]
+    log_hazards: NDArray[np.float64]
 
     def __add__(self, other: "DevelopmentSums") -> "DevelopmentSums":
         counts = self.counts + other.counts
-        hazards = np.zeros(len(counts.times))
+        log_hazards = np.full(len(counts.times), -np.inf)
         for part in (self, other):
-            hazards[np.searchsorted(counts.times, part.counts.times)] += part.hazards
-        return DevelopmentSums(counts, hazards)
+            np.logaddexp.at(log_hazards, np.searchsorted(counts.times, part.counts.times), part.log_hazards)
+        return DevelopmentSums(counts, log_hazards)
 
     def baseline(self) -> BaselineHazard:
         """Breslow's cumulative baseline hazard, that of `baseline.breslow` on the rows of all sites."""
         happened = self.counts.events > 0
-        at_risk = np.cumsum(self.hazards[::-1])[::-1][happened]
-        steps = self.counts.events[happened] / at_risk
-        return BaselineHazard(self.counts.times[happened], np.log(np.cumsum(steps)))
+        log_at_risk = np.logaddexp.accumulate(self.log_hazards[::-1])[::-1][happened]
+        log_steps = np.log(self.counts.events[happened]) - log_at_risk
+        return BaselineHazard(self.counts.times[happened], np.logaddexp.accumulate(log_steps))
 
     def null(self) -> KaplanMeier:
         """Kaplan-Meier curve of all development patients."""
@@ -67,7 +68,9 @@ def sum_development(
         risk, time, event = risk[:0], time[:0], event[:0]
     counts = count_times(time=time, event=event, minimum=minimum)
     place = np.searchsorted(counts.times, shareable_times(time, minimum=minimum))
-    return DevelopmentSums(counts, np.bincount(place, np.exp(risk), minlength=len(counts.times)).astype(float))
+    log_hazards = np.full(len(counts.times), -np.inf)
+    np.logaddexp.at(log_hazards, place, risk)
+    return DevelopmentSums(counts, log_hazards)
 
 
 def recalibration(

@@ -151,7 +151,7 @@ def _observed(
         observed = 1 - survival_at(leaving, horizon)
         return observed, float(observed[0]), float(observed[0])
     told = [site.risks[endpoint].horizons[place] for site in sites]
-    cases = np.sum([each.group_observed.sum(axis=1) for each in told], axis=0)
+    cases = np.sum([each.observed for each in told], axis=0)
     low, high = survival_bounds(leaving, horizon)
     return _ratio(cases, np.sum([each.size for each in told], axis=0)), 1 - high, 1 - low
 

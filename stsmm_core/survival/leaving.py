@@ -34,6 +34,7 @@ def count_leaving(
     Args:
         time, event: shape (rows,).
         samples: how often each row is in each sample, shape (samples, rows).
+        minimum: of rows; more than the minimum of patients where a patient has several.
     """
     if len(time) < minimum:
         time, event, samples = time[:0], event[:0], samples[:, :0]

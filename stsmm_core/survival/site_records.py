@@ -35,12 +35,14 @@ class SiteRecords:
         folds: one a model.
         samples: how often each tested patient, in the order of rows, is in each bootstrap sample; shape
             (endpoints, replicates, tested).
+        salt: the site's secret, which seeds the samples of single figures where these are not to be put together.
     """
 
     time: NDArray[np.float64]
     event: NDArray[np.float64]
     folds: tuple[FoldRecords, ...]
     samples: NDArray[np.float64]
+    salt: int
 
     @property
     def tested(self) -> Rows:

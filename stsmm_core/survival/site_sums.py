@@ -1,18 +1,20 @@
 """What a site tells of its test patients, once it knows the development sums of all sites."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from stsmm_core.seeds import generator
 from stsmm_core.survival import brier
 from stsmm_core.survival.cells import Cells, make_cells, risk_edges, time_edges
 from stsmm_core.survival.common_scale import Scale
 from stsmm_core.survival.concordance import compare_pairs, outranks
 from stsmm_core.survival.development import DevelopmentSums, recalibration, sum_development
 from stsmm_core.survival.discrimination import case_and_control_weights, column_of
+from stsmm_core.survival.estimates import draw_patients
 from stsmm_core.survival.leaving import Leaving, count_leaving
 from stsmm_core.survival.predictions import Predictions, concatenate
 from stsmm_core.survival.site_records import SiteRecords
@@ -52,7 +54,7 @@ class HorizonSums:
         size: rows.
         brier, brier_null, brier_site: weighted squared errors of the model, of the null curve, and of the model
             with the site's own baseline hazard.
-        expected, expected_site: predicted risks.
+        expected, expected_site: predicted risks; observed: weights of cases.
         concordant, comparable: weights of pairs of a case and a control within the site.
         cells: weights of cases and controls by risk, one a fold.
         group_size, group_expected, group_observed: by group of predicted risk, shape (samples, groups); observed are
@@ -66,6 +68,7 @@ class HorizonSums:
     brier_site: NDArray[np.float64]
     expected: NDArray[np.float64]
     expected_site: NDArray[np.float64]
+    observed: NDArray[np.float64]
     concordant: NDArray[np.float64]
     comparable: NDArray[np.float64]
     cells: tuple[Cells, ...]
@@ -199,10 +202,15 @@ def predictions_of(
     return concatenate(parts)
 
 
+def rows_of_patients(patient: NDArray[np.intp], minimum: int) -> int:
+    """So many rows are of at least `minimum` patients: in repeated cross-validation a patient has a row a repeat."""
+    return minimum * int(np.bincount(patient).max(initial=1)) if minimum > 1 else minimum
+
+
 def _rank_sums(
     records: SiteRecords, scale: Scale, head: int, endpoint: int, last_times: Sequence[float], minimum: int
 ) -> RankSums:
-    everybody = _samples(records, endpoint)
+    everybody = _samples(records, endpoint, f"ranks {head}", minimum)
     concordant, comparable = np.zeros(len(everybody)), np.zeros(len(everybody))
     cells, tested, happened = [], [], []
     for number, fold in enumerate(records.folds):
@@ -245,10 +253,14 @@ def _risk_sums(
 ) -> RiskSums:
     predictions = predictions_of(records, scale, development, endpoint, horizons=horizons)
     own = predictions_of(records, scale, development, endpoint, horizons=horizons, factors=factors)
-    samples = _samples(records, endpoint)[:, predictions.patient]
     sd = scale.sd[:, 0, endpoint]
+
+    def samples(figure: str) -> NDArray[np.float64]:
+        return _samples(records, endpoint, figure, minimum)[:, predictions.patient]
+
+    rows = rows_of_patients(predictions.patient, minimum)
     return RiskSums(
-        count_leaving(time=predictions.time, event=predictions.event, samples=samples, minimum=minimum),
+        count_leaving(time=predictions.time, event=predictions.event, samples=samples("leaving"), minimum=rows),
         tuple(_horizon_sums(predictions, own, samples, sd, horizon, minimum) for horizon in horizons),
     )
 
@@ -256,22 +268,62 @@ def _risk_sums(
 def _horizon_sums(
     predictions: Predictions,
     own: Predictions,
-    samples: NDArray[np.float64],
+    samples: Callable[[str], NDArray[np.float64]],
     sd: NDArray[np.float64],
     horizon: float,
     minimum: int,
 ) -> HorizonSums:
+    """Sums of one horizon.
+
+    Args:
+        samples: how often each row is in the samples of a figure, by its name.
+    """
     column = column_of(predictions, horizon)
     case, control = case_and_control_weights(predictions, horizon)
+    least_rows = rows_of_patients(predictions.patient, minimum)
+    belongs = _groups(predictions, sd, least_rows)
+    enough = len(predictions) >= least_rows
+    squares, totals, groups = (samples(f"{figure} {horizon}") * enough for figure in ("brier", "oe", "groups"))
+    concordant, comparable, cells = _case_cells(predictions, case, control, samples(f"auc {horizon}"), sd, minimum)
+    expected = totals * predictions.absolute_risk[:, column]
+    happened = (predictions.event > 0) & (predictions.time <= horizon)
+    beyond = predictions.time > horizon
+    return HorizonSums(
+        size=squares.sum(axis=1),
+        brier=squares @ brier.squared_errors(predictions, predictions.absolute_risk, horizon),
+        brier_null=squares @ brier.squared_errors(predictions, predictions.null_risk, horizon),
+        brier_site=squares @ brier.squared_errors(own, own.absolute_risk, horizon),
+        expected=expected.sum(axis=1),
+        expected_site=totals @ own.absolute_risk[:, column],
+        observed=totals @ case,
+        concordant=concordant * enough,
+        comparable=comparable * enough,
+        cells=cells,
+        group_size=groups @ belongs,
+        group_expected=expected @ belongs,
+        group_observed=(groups * case) @ belongs,
+        events=len(np.unique(predictions.patient[happened])) if enough else 0,
+        beyond=len(np.unique(predictions.patient[beyond])) if enough else 0,
+    )
+
+
+def _case_cells(
+    predictions: Predictions,
+    case: NDArray[np.float64],
+    control: NDArray[np.float64],
+    samples: NDArray[np.float64],
+    sd: NDArray[np.float64],
+    minimum: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[Cells, ...]]:
+    """Concordant and comparable weights of pairs of a case and a control within the site, and cells for other sites."""
     concordant, comparable = np.zeros(len(samples)), np.zeros(len(samples))
     cells = []
     for fold in range(len(sd)):
         rows = predictions.stratum == fold
         weight = case[rows][:, None] * control[rows]
+        ordered = weight * outranks(predictions.risk[rows], predictions.risk[rows])
         drawn = samples[:, rows]
-        concordant += ((drawn @ (weight * outranks(predictions.risk[rows], predictions.risk[rows]))) * drawn).sum(
-            axis=1
-        )
+        concordant += ((drawn @ ordered) * drawn).sum(axis=1)
         comparable += ((drawn @ weight) * drawn).sum(axis=1)
         cells.append(
             make_cells(
@@ -284,29 +336,7 @@ def _horizon_sums(
                 time_edges=np.zeros(0),
             )
         )
-    belongs = _groups(predictions, sd, minimum)
-    enough = len(predictions) >= minimum
-    if not enough:
-        samples, concordant, comparable = 0 * samples, 0 * concordant, 0 * comparable
-    expected = samples * predictions.absolute_risk[:, column]
-    happened = (predictions.event > 0) & (predictions.time <= horizon)
-    beyond = predictions.time > horizon
-    return HorizonSums(
-        samples.sum(axis=1),
-        samples @ brier.squared_errors(predictions, predictions.absolute_risk, horizon),
-        samples @ brier.squared_errors(predictions, predictions.null_risk, horizon),
-        samples @ brier.squared_errors(own, own.absolute_risk, horizon),
-        expected.sum(axis=1),
-        samples @ own.absolute_risk[:, column],
-        concordant,
-        comparable,
-        tuple(cells),
-        samples @ belongs,
-        expected @ belongs,
-        (samples * case) @ belongs,
-        len(np.unique(predictions.patient[happened])) if enough else 0,
-        len(np.unique(predictions.patient[beyond])) if enough else 0,
-    )
+    return concordant, comparable, tuple(cells)
 
 
 def _groups(predictions: Predictions, sd: NDArray[np.float64], minimum: int) -> NDArray[np.float64]:
@@ -322,7 +352,14 @@ def _groups(predictions: Predictions, sd: NDArray[np.float64], minimum: int) -> 
     return (group[:, None] == np.arange(GROUPS)).astype(float)
 
 
-def _samples(records: SiteRecords, endpoint: int) -> NDArray[np.float64]:
-    """The data themselves first, shape (1 + replicates, tested)."""
+def _samples(records: SiteRecords, endpoint: int, figure: str, minimum: int) -> NDArray[np.float64]:
+    """The data themselves first, shape (1 + replicates, tested).
+
+    With a minimum of one all figures are of the same samples. Else each is of its own: a cell may hold one patient and
+    then tells how often that patient was drawn; a regression of another figure on it would tell that patient's share.
+    """
     drawn = records.samples[endpoint]
+    if minimum > 1:
+        replicates, tested = drawn.shape
+        drawn = draw_patients(tested, replicates, generator(records.salt, figure, endpoint))
     return np.concatenate([np.ones((1, drawn.shape[1])), drawn])

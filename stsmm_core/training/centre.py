@@ -12,7 +12,7 @@ from stsmm_core.cohort.cohort import Cohort
 from stsmm_core.cohort.splits import Fold, make_folds
 from stsmm_core.config import Experiment
 from stsmm_core.model.mmnn import Weights
-from stsmm_core.seeds import generator
+from stsmm_core.seeds import derive_seed, generator
 from stsmm_core.survival.concordance import PairCounts, count_pairs
 from stsmm_core.survival.estimates import draw_patients
 from stsmm_core.survival.site_records import FoldRecords, SiteRecords
@@ -164,7 +164,8 @@ class Centre:
             draw_patients(tested, replicates, generator(self.salt, "bootstrap", self.site, endpoint))
             for endpoint in range(len(self.experiment.data.endpoints))
         ]
-        return SiteRecords(self.data.outcomes.time, self.data.outcomes.event, tuple(folds), np.stack(samples))
+        outcomes, salt = self.data.outcomes, derive_seed(self.salt, "figures", self.site)
+        return SiteRecords(outcomes.time, outcomes.event, tuple(folds), np.stack(samples), salt)
 
     def count_pairs(self) -> list[list[PairCounts]]:
         """Concordance counts of all tested patients of this centre, [head][endpoint].

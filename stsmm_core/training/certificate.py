@@ -227,4 +227,4 @@ def _twin_of(site: SiteDescription, experiment: Experiment) -> SiteRecords:
     trained = round(patients * experiment.evaluation.train_fraction)
     development, test = shuffled[:developed], np.sort(shuffled[developed:])
     fold = FoldRecords(development, np.arange(developed) < trained, outputs[:, development], test, outputs[:, test])
-    return SiteRecords(time, event, (fold,), np.ones((len(endpoints), 1, len(test))))
+    return SiteRecords(time, event, (fold,), np.ones((len(endpoints), 1, len(test))), salt=experiment.seed)

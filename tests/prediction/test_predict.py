@@ -200,3 +200,15 @@ def test_a_cox_regression_has_no_network_to_predict_with(tmp_path):
     (tmp_path / "metrics.json").write_text("{}")
     with pytest.raises(RunError, match=r"cox\.json"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("setting", ["local_normalisation = true", "personal_epochs = 3"])
+def test_what_sites_kept_of_a_federation_is_missing_for_a_prediction(tmp_path, setting):
+    """The weights in the run are not those that its baseline hazards are of."""
+    (tmp_path / "config.toml").write_text(f"federation.{setting}\n")
+    (tmp_path / "metrics.json").write_text('{"mode": "federated"}')
+    with pytest.raises(RunError, match="of their own"):
+        load_model(tmp_path)
+    (tmp_path / "metrics.json").write_text('{"mode": "centralised"}')
+    with pytest.raises(RunError, match="baseline hazard"):  # the settings mean nothing to a centralised run
+        load_model(tmp_path)

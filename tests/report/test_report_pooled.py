@@ -112,3 +112,12 @@ def test_a_figure_without_value_needs_a_reason(pooled_metrics, write):
     (run / "metrics.json").write_text(json.dumps(broken))
     with pytest.raises(RunError, match="a figure without value needs a reason"):
         read_results(run)
+
+
+@pytest.mark.parametrize("setting", ["local_normalisation = true", "personal_epochs = 3"])
+def test_figures_of_several_networks_are_said_to_be_so(pooled_metrics, write, setting):
+    run = write(pooled_metrics)
+    assert "different networks" not in words_of(write_report(run))
+    config = run / "config.toml"
+    config.write_text(f"federation.{setting}\n{config.read_text()}")
+    assert "come from different networks" in words_of(write_report(run))

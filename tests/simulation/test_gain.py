@@ -155,6 +155,15 @@ def test_leaving_a_site_out_costs_the_others_and_itself():
     assert find(figures, "loss_of_others", "south").reason == "no other site has images"
 
 
+def test_a_site_left_out_has_no_model_where_the_others_keep_a_part_of_theirs():
+    left = {site: counts for site, counts in model(1.5, 12).items() if site != "north"}
+    figures = compare_models(models(without={"north": left}))
+    missing = find(figures, "loss_of_site", "north")
+    assert missing.value is None
+    assert "normalisation layers stay" in missing.reason
+    assert find(figures, "loss_of_others", "north").low is not None
+
+
 def test_equal_models_have_no_interval_but_a_reason():
     figure = difference("federated_minus_alone", None, *[total(model(1.0).values())] * 2)
     assert (figure.value, figure.low, figure.reason) == (0.0, None, ALIKE)

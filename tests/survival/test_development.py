@@ -35,9 +35,19 @@ def test_sums_give_the_curves_of_all_rows(seed, sizes):
     assert total.last_time == time.max(initial=0.0)
 
 
+@pytest.mark.parametrize("risks", [[1e4, -1e4, 0.0, 5.0, -3.0], [-1e4] * 5, [0.0, 0.0, 0.0, -1e4, -1e4]])
+def test_risks_beyond_the_exponential_give_the_baseline_of_the_rows(risks):
+    risk, time, event = np.array(risks), np.arange(1.0, 6.0), np.array([1.0, 1.0, 0.0, 1.0, 1.0])
+    halves = [
+        sum_development(risk[part], time=time[part], event=event[part], minimum=1) for part in (slice(2), slice(2, 5))
+    ]
+    expected = breslow(risk, time=time, event=event).log_cumulative_hazard
+    np.testing.assert_allclose((halves[0] + halves[1]).baseline().log_cumulative_hazard, expected, rtol=1e-12)
+
+
 def test_fewer_patients_than_the_minimum_tell_nothing():
     sums = sum_development(np.zeros(4), time=np.arange(1.0, 5.0), event=np.ones(4), minimum=5)
-    assert len(sums.counts.times) == len(sums.hazards) == 0
+    assert len(sums.counts.times) == len(sums.log_hazards) == 0
     assert sums.last_time == 0
 
 

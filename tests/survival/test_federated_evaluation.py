@@ -1,5 +1,7 @@
 """Figures from what sites tell, against the same figures of all rows in one place."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -45,9 +47,9 @@ def one_site(rng, *, tested, developed, folds=1, shift=0.0, event_rate=1.0, ties
         development = np.setdiff1d(np.arange(patients), test)
         trained = np.arange(len(development)) < 0.8 * len(development)
         parts.append(FoldRecords(development, trained, outputs[:, development], test, outputs[:, test]))
-    records = SiteRecords(time, event, tuple(parts), np.zeros((ENDPOINTS, 0, 0)))
+    records = SiteRecords(time, event, tuple(parts), np.zeros((ENDPOINTS, 0, 0)), salt=0)
     samples = np.stack([draw_patients(len(records.tested), replicates, rng) for _ in range(ENDPOINTS)])
-    return SiteRecords(time, event, tuple(parts), samples)
+    return SiteRecords(time, event, tuple(parts), samples, salt=tested)
 
 
 def consortium(seed=0, *, sizes=SIZES, **options):
@@ -107,6 +109,7 @@ def of_head(sites, head):
                 for fold in site.folds
             ),
             site.samples,
+            site.salt,
         )
         for site in sites
     ]
@@ -237,6 +240,64 @@ def test_a_minimum_of_five_is_near_and_says_how_far_it_may_be():
             for edge in (cells.risk_low, cells.time_low):
                 patients = np.bincount(np.unique(edge, return_inverse=True)[1], cells.first[0] + cells.second[0])
                 assert (patients >= 5).all()
+
+
+def repeated(sites, repeats):
+    """The same sites, cross-validated again with other outputs: each patient has a row a repeat."""
+    rng = np.random.default_rng(0)
+    again = []
+    for site in sites:
+        folds = [
+            replace(fold, test_output=fold.test_output + 0.1 * rng.normal(size=fold.test_output.shape))
+            for _ in range(repeats)
+            for fold in site.folds
+        ]
+        again.append(replace(site, folds=tuple(folds)))
+    return again
+
+
+def test_repeats_of_a_patient_are_no_further_patients():
+    """A minimum of five is of patients, however often each is tested."""
+    sites = repeated(consortium(1, folds=2), repeats=3)
+    scale, development, tests = exchange(sites, minimum=5)
+    for site, test in zip(sites, tests, strict=True):
+        predictions = predictions_of(site, scale, development, 0, horizons=HORIZONS)
+        times = test.risks[0].leaving.times
+        step = np.searchsorted(times, predictions.time).clip(max=len(times) - 1)
+        assert all(len(np.unique(predictions.patient[step == place])) >= 5 for place in range(len(times)))
+        for sums in test.risks[0].horizons:
+            assert ((sums.group_size[0] == 0) | (sums.group_size[0] >= 5 * 3)).all()
+
+
+def test_one_patient_tested_five_times_is_not_told_of():
+    sites = repeated(consortium(1), repeats=5)
+    _, _, tests = exchange(sites, minimum=5)
+    alone = tests[-1]
+    assert len(alone.risks[0].leaving.times) == 0
+    for sums in alone.risks[0].horizons:
+        assert not any(getattr(sums, name).any() for name in ("size", "brier", "expected", "group_size", "comparable"))
+
+
+def test_single_patients_cannot_be_solved_for_from_the_samples():
+    """Many cells hold one patient; a sum over all, regressed on them, would give that patient's share."""
+    sites = consortium(1, replicates=1000)
+    scale, development, tests = exchange(sites, minimum=5)
+    predictions = predictions_of(sites[0], scale, development, 0, horizons=HORIZONS)
+    cells, total = tests[0].ranks[0][0].cells[0], tests[0].risks[0].horizons[1].expected
+    columns = np.concatenate([cells.first, cells.second], axis=1)
+    used = columns[0] > 0
+    solved = np.full(len(used), np.nan)
+    solved[used] = np.linalg.lstsq(columns[1:, used], total[1:], rcond=None)[0]
+    solved, alone = solved.reshape(2, len(cells)), (columns[0] == 1).reshape(2, len(cells))
+    found, true = [], []
+    for kind, cell in np.argwhere(alone):
+        inside = (predictions.risk > cells.risk_low[cell]) & (predictions.risk <= cells.risk_high[cell])
+        inside &= (predictions.time > cells.time_low[cell]) & (predictions.time <= cells.time_high[cell])
+        (row,) = np.flatnonzero(inside & (predictions.event == 1 - kind))
+        found.append(solved[kind, cell])
+        true.append(predictions.absolute_risk[row, 1])
+    assert len(found) > 10
+    assert np.corrcoef(found, true)[0, 1] < 0.7
 
 
 def test_a_horizon_with_few_events_has_a_reason():
