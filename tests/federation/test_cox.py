@@ -73,8 +73,9 @@ def test_a_federation_gives_the_model_of_the_pooled_patients(settings, cohorts, 
         for site in expected["baselines"]:
             np.testing.assert_allclose(got["baselines"][site], expected["baselines"][site], rtol=1e-9)
     alone, federated = (read(tmp_path / mode, "metrics.json") for mode in ("centralised", "federated"))
-    assert alone["heads"] == federated["heads"]
-    assert list(federated["heads"]) == ["cox"]
+    assert list(alone["heads"]) == list(federated["heads"]) == ["cox"]
+    for endpoint, figures in alone["heads"]["cox"].items():
+        assert figures["harrell_c"] == federated["heads"]["cox"][endpoint]["harrell_c"]
     assert federated["test"]["os"]["harrell_c"]["value"] > 0.5
     assert len(federated["selected_rounds"]) == experiment.evaluation.runs
 
@@ -241,7 +242,9 @@ def test_a_hospital_with_a_few_events_takes_no_part_in_that_model(hospitals, coh
     table.loc[:2, "os_event"] = "1"
     table.to_csv(file, index=False)
     federate(experiment_of(), [tmp_path / "cohorts"], tmp_path / "run")
-    assert "site_2: columns of os: refused" in (tmp_path / "run" / "left_out.log").read_text()
+    entries = [json.loads(line) for line in (tmp_path / "run" / "audit.jsonl").read_text().splitlines()]
+    refused = {(entry["site"], entry["stage"]) for entry in entries if entry["reason"].startswith("refused")}
+    assert refused == {("site_2", "columns of os")}
     fitted = read(tmp_path / "run", "cox.json")["endpoints"]
     assert fitted["os"]["patients"] == 130 + 50
     assert fitted["dm"]["patients"] > 180
