@@ -100,9 +100,10 @@ def predict(content: RecordDict, centre: Centre) -> RecordDict:
     return RecordDict({protocol.METRICS: MetricRecord({"patients": len(centre.folds[fold].test)})})
 
 
-def count_pairs(centre: Centre) -> RecordDict:
-    """Concordance counts of this site's test patients."""
-    return RecordDict({protocol.METRICS: MetricRecord(protocol.pairs_to_numbers(centre.count_pairs()))})
+def count_pairs(site: Site, centre: Centre) -> RecordDict:
+    """Concordance counts of this site's test patients; zeros for a head and endpoint with too few of them."""
+    pairs = [[counts.suppressed(site.min_cell_size) for counts in head] for head in centre.count_pairs()]
+    return RecordDict({protocol.METRICS: MetricRecord(protocol.pairs_to_numbers(pairs))})
 
 
 def count_times(site: Site, centre: Centre) -> RecordDict:

@@ -61,7 +61,7 @@ def predict(message: Message, context: Context) -> Message:
 @app.evaluate(protocol.PAIRS_ACTION)
 def count_pairs(message: Message, context: Context) -> Message:
     """At the end: concordance counts."""
-    return _answer(message, context, lambda _, centre: answers.count_pairs(centre))
+    return _answer(message, context, answers.count_pairs)
 
 
 @app.evaluate(TIME_COUNTS_ACTION)
