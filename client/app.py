@@ -102,7 +102,7 @@ def cox_risks(message: Message, context: Context) -> Message:
 
 @app.evaluate(protocol.SCALE_ACTION)
 def tell_scale(message: Message, context: Context) -> Message:
-    """At the end: moments of the outputs, for a reference that all sites share."""
+    """At the end: sums of the outputs, for a reference that all sites share."""
     return _answer(message, context, evaluation.tell_scale)
 
 
