@@ -14,10 +14,10 @@ from stsmm_core.model.mmnn import Weights, normalisation_names
 from stsmm_core.protocol.time_counts import time_counts_to_numbers
 from stsmm_core.run_folder import software_versions
 from stsmm_core.survival.event_order import looks_inverted
-from stsmm_core.training import own
+from stsmm_core.training import kept_at_site
 from stsmm_core.training.centre import Centre
 from stsmm_core.training.curves import shared_counts
-from stsmm_core.training.personal import personalise
+from stsmm_core.training.personal_heads import personalise
 from stsmm_core.training.trainer import Trainer
 
 
@@ -50,7 +50,7 @@ def train(content: RecordDict, centre: Centre) -> RecordDict:
     trained = trainer.train_round(
         round_number,
         start,
-        own.blending_in_force(trainer.state, experiment, round_number, _blending(content, experiment)),
+        kept_at_site.blending_in_force(trainer.state, experiment, round_number, _blending(content, experiment)),
         proximal_mu=float(cast(float, config.get(protocol.PROXIMAL_MU, 0.0))),
     )
     by_events = experiment.federation.weighted_by == "events" or trained.events == 0  # nothing was learned
@@ -60,7 +60,7 @@ def train(content: RecordDict, centre: Centre) -> RecordDict:
     shared = trained.weights
     if experiment.federation.local_normalisation:
         names = normalisation_names(trainer.network)
-        shared = own.keep_normalisation(trainer.state, trained.weights, round_number, names)
+        shared = kept_at_site.keep_normalisation(trainer.state, trained.weights, round_number, names)
     arrays = ArrayRecord({name: Array(value) for name, value in shared.items()})
     metrics = MetricRecord(protocol.contribution_to_numbers(trained, weight))
     return RecordDict({protocol.ARRAYS: arrays, protocol.METRICS: metrics})
@@ -78,7 +78,7 @@ def evaluate(content: RecordDict, centre: Centre) -> RecordDict:
     numbers = protocol.losses_to_numbers(losses)
     if experiment.blending.scope != "global" and experiment.is_checkpoint(round_number):
         sent = _blending(content, experiment)
-        weights = own.update_blending(trainer.state, experiment, round_number, sent, losses)
+        weights = kept_at_site.update_blending(trainer.state, experiment, round_number, sent, losses)
         numbers[protocol.BLENDING] = list(weights)
     if round_number == 0:
         outcomes = centre.data.outcomes[np.concatenate([trainer.fold.train, trainer.fold.validation])]
@@ -93,16 +93,17 @@ def predict(content: RecordDict, centre: Centre) -> RecordDict:
     trainer = _trainer(content, centre)
     selected_round = _number(content, protocol.ROUND)
     weights = _own_weights(content, centre, trainer, selected_round)
-    trainer.state.forget_but_latest(own.NORMALISATION, selected_round)
+    trainer.state.forget_but_latest(kept_at_site.NORMALISATION, selected_round)
     if centre.experiment.federation.personal_epochs:
         weights = personalise(trainer, weights, centre.experiment)
     centre.keep_predictions(fold, trainer, weights)
     return RecordDict({protocol.METRICS: MetricRecord({"patients": len(centre.folds[fold].test)})})
 
 
-def count_pairs(centre: Centre) -> RecordDict:
-    """Concordance counts of this site's test patients."""
-    return RecordDict({protocol.METRICS: MetricRecord(protocol.pairs_to_numbers(centre.count_pairs()))})
+def count_pairs(site: Site, centre: Centre) -> RecordDict:
+    """Concordance counts of this site's test patients; zeros for a head and endpoint with too few of them."""
+    pairs = [[counts.suppressed(site.min_cell_size) for counts in head] for head in centre.count_pairs()]
+    return RecordDict({protocol.METRICS: MetricRecord(protocol.pairs_to_numbers(pairs))})
 
 
 def count_times(site: Site, centre: Centre) -> RecordDict:
@@ -127,9 +128,9 @@ def _blending(content: RecordDict, experiment: Experiment) -> tuple[float, ...]:
 
 def _factor(trainer: Trainer, experiment: Experiment, round_number: int, before: Weights, after: Weights) -> float:
     if experiment.is_checkpoint(round_number):
-        factor = own.generalisation_factor(trainer.loss_sums(before), trainer.loss_sums(after))
-        trainer.state.keep(own.FACTOR, round_number, factor)
-    return own.factor_in_force(trainer.state, round_number)
+        factor = kept_at_site.generalisation_factor(trainer.loss_sums(before), trainer.loss_sums(after))
+        trainer.state.keep(kept_at_site.FACTOR, round_number, factor)
+    return kept_at_site.factor_in_force(trainer.state, round_number)
 
 
 def _own_weights(content: RecordDict, centre: Centre, trainer: Trainer, last_round: int) -> Weights:
@@ -137,7 +138,7 @@ def _own_weights(content: RecordDict, centre: Centre, trainer: Trainer, last_rou
     weights = _weights(content)
     if not centre.experiment.federation.local_normalisation:
         return weights
-    return own.with_own_normalisation(trainer.state, weights, last_round)
+    return kept_at_site.with_own_normalisation(trainer.state, weights, last_round)
 
 
 def _weights(content: RecordDict) -> Weights:

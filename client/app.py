@@ -8,7 +8,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client import answers, cox, evaluation
-from client.site import PolicyError, Site
+from client.site import PolicyError, RiskSetsNotSharedError, Site
 from client.work import open_site, site_log
 from stsmm_core import protocol
 from stsmm_core.errors import CohortError, ConfigError, RunError
@@ -26,6 +26,10 @@ _UNEXPECTED = "an unexpected error; the site's log holds it"
 _SAFE_SENTENCES: tuple[tuple[type[Exception], str], ...] = (
     (CohortError, "the site's cohort cannot be used as it is; `stsmm cohort check` at the site says why"),
     (ConfigError, "the site's settings or the experiment are not valid; the site's log says why"),
+    (
+        RiskSetsNotSharedError,
+        "the site gives no risk-set sums: cox.stratified = true does without them, or its site.toml allows them",
+    ),
     (PolicyError, "the experiment leaves a set of fewer patients than the site's minimum cell size"),
     (RunError, "the site cannot do this work; the site's log says why"),
     (protocol.ProtocolError, "the message does not have the agreed layout; do site and server run one version?"),
@@ -61,7 +65,7 @@ def predict(message: Message, context: Context) -> Message:
 @app.evaluate(protocol.PAIRS_ACTION)
 def count_pairs(message: Message, context: Context) -> Message:
     """At the end: concordance counts."""
-    return _answer(message, context, lambda _, centre: answers.count_pairs(centre))
+    return _answer(message, context, answers.count_pairs)
 
 
 @app.evaluate(TIME_COUNTS_ACTION)
@@ -102,7 +106,7 @@ def cox_risks(message: Message, context: Context) -> Message:
 
 @app.evaluate(protocol.SCALE_ACTION)
 def tell_scale(message: Message, context: Context) -> Message:
-    """At the end: moments of the outputs, for a reference that all sites share."""
+    """At the end: sums of the outputs, for a reference that all sites share."""
     return _answer(message, context, evaluation.tell_scale)
 
 

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 from flwr.app import MetricRecord, RecordDict
 
-from client.site import PolicyError, Site
+from client.site import PolicyError, RiskSetsNotSharedError, Site
 from stsmm_core import protocol
 from stsmm_core.cohort.clinical import ClinicalEncoding
 from stsmm_core.cohort.covariates import ColumnSums, sum_columns
@@ -25,6 +25,7 @@ from stsmm_core.training.cox_site import (
 
 def columns(content: RecordDict, site: Site, centre: Centre) -> RecordDict:
     """Sums of the columns and the distinct event times, moved to be shareable."""
+    _check_risk_sets(site, centre)
     patients = _patients(content, site, centre)
     return _reply(
         cox.columns_to_numbers(
@@ -40,6 +41,7 @@ def columns(content: RecordDict, site: Site, centre: Centre) -> RecordDict:
 
 def sums(content: RecordDict, site: Site, centre: Centre) -> RecordDict:
     """Risk-set sums at the server's coefficients and event times."""
+    _check_risk_sets(site, centre)
     patients, term = _question(content, site, centre)
     times = cox.times_from_numbers(_config(content))
     return _reply(
@@ -95,6 +97,19 @@ def _patients(content: RecordDict, site: Site, centre: Centre) -> CoxPatients:
                 f"min_cell_size = {site.min_cell_size} of them; cox.ties = 'breslow' needs no such sums"
             )
     return patients
+
+
+def _check_risk_sets(site: Site, centre: Centre) -> None:
+    """Risk-set sums of a fold and of all patients differ by rows of single patients, whatever the minimum.
+
+    Raises:
+        RiskSetsNotSharedError: when an unstratified fit would need them of a site that does not give them.
+    """
+    if not centre.experiment.cox.stratified and site.min_cell_size > 1 and not site.share_risk_sets:
+        raise RiskSetsNotSharedError(
+            "an unstratified Cox regression needs sums over risk sets, which tell rows of single patients "
+            "(docs/wire.md); cox.stratified = true does without them, or share_risk_sets = true in site.toml allows them"
+        )
 
 
 def _check_cells(site: Site, centre: Centre, fold: int, endpoint: int) -> None:

@@ -12,7 +12,7 @@ from stsmm_core.training.evaluation_over_sites import horizons_in_days
 
 def tell_scale(site: Site, centre: Centre) -> RecordDict:
     """Number, sum and sum of squares of the training patients' outputs."""
-    return _numbers(protocol.moments_to_numbers(sum_outputs(centre.records(), minimum=site.min_cell_size)))
+    return _numbers(protocol.output_sums_to_numbers(sum_outputs(centre.records(), minimum=site.min_cell_size)))
 
 
 def tell_development(content: RecordDict, site: Site, centre: Centre) -> RecordDict:

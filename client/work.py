@@ -38,13 +38,19 @@ def open_site(site_file: Path, experiment_text: str) -> tuple[Site, Centre]:
 
 @cache
 def site_log(site_file: Path) -> logging.Logger:
-    """The site's own log; nothing of it is passed on to a log that may leave the site."""
+    """The site's own log; nothing of it is passed on to a log that may leave the site.
+
+    It may name patients: like all else in the folder, only the node's own user can read it.
+    """
     try:
         folder = read_site(site_file).folder
     except ConfigError:
         folder = site_file.parent
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / "site.log", encoding="utf-8")
+    file = folder / "site.log"
+    file.touch()
+    file.chmod(0o600)
+    handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger(f"stsmm.site.{site_file}")
     logger.addHandler(handler)

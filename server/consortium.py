@@ -1,7 +1,7 @@
 """A consortium of Flower nodes: the rounds of an experiment as messages."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import reduce
 from operator import add
@@ -150,18 +150,26 @@ class FlowerConsortium:
         return tested
 
     def ask(
-        self, action: str, stage: str, numbers: Mapping[str, Any], read: Callable[[MetricRecord], Reading]
+        self,
+        action: str,
+        stage: str,
+        numbers: Mapping[str, Any],
+        read: Callable[[MetricRecord], Reading],
+        *,
+        sites: Collection[str] | None = None,
     ) -> dict[str, Reading]:
-        """A question to every site of the fold: what could be read of the answers, by the sites' names.
+        """A question to the sites of the fold: what could be read of the answers, by the sites' names.
 
         Args:
             action: of the evaluate messages.
             stage: how the log calls the question.
             numbers: what it holds, beside the fold and the encoding.
+            sites: who is asked; all of the fold if not given.
         """
         config = self._config()
         config.update(numbers)
-        replies = self._send(f"evaluate.{action}", config, self._sites)
+        asked = [node for node, site in self._sites.items() if sites is None or site in sites]
+        replies = self._send(f"evaluate.{action}", config, asked)
         by_name = {self._sites[reply.metadata.src_node_id]: reply for reply in replies}
         answers = {
             site: self._read(by_name[site], stage, lambda reply: read(read_numbers(reply))) for site in sorted(by_name)

@@ -93,12 +93,13 @@ class FlowerCox:
     def _of_members(
         self, action: str, endpoint: int, question: Mapping[str, Any], read: Callable[[MetricRecord], Reading]
     ) -> dict[str, Reading]:
-        answers = self._consortium.ask(action, f"fit of {self._name(endpoint)}", question, read)
+        stage = f"fit of {self._name(endpoint)}"
+        answers = self._consortium.ask(action, stage, question, read, sites=self._members)
         lost = sorted(self._members - set(answers))
         if lost:
             self._consortium.leave_out(lost, "it stopped answering while a Cox model was fitted, which began again")
             raise SitesChanged(f"{', '.join(lost)} stopped answering")
-        return {site: answer for site, answer in answers.items() if site in self._members}
+        return answers
 
     def _question(self, fold: int, endpoint: int, term: CoxTerm | None = None) -> dict[str, Any]:
         question = {FOLD: fold, cox.ENDPOINT: endpoint}

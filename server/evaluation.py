@@ -28,7 +28,7 @@ def ask_for_test(consortium: FlowerConsortium, experiment: Experiment) -> Federa
         return told
 
     return run_test(
-        lambda: ask(protocol.SCALE_ACTION, {}, lambda numbers: protocol.moments_from_numbers(numbers, experiment)),
+        lambda: ask(protocol.SCALE_ACTION, {}, lambda numbers: protocol.output_sums_from_numbers(numbers, experiment)),
         lambda scale: ask(
             protocol.DEVELOPMENT_ACTION,
             protocol.scale_to_numbers(scale),

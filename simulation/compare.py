@@ -12,7 +12,10 @@ from rich.console import Console
 from simulation.assignment import mix_by_centre
 from simulation.gain import Models, SiteCounts, compare_models
 from simulation.partition import Partition, describe_partition
-from simulation.parts import (
+from simulation.simulate import ready_centres, virtual_centres, virtual_inputs
+from simulation.summary import print_joining
+from simulation.tested import Chosen, Tests, count_by_sites, count_everywhere, sites_share_all_weights
+from simulation.trainings import (
     CENTRALISED,
     FEDERATED,
     LOCAL,
@@ -22,9 +25,6 @@ from simulation.parts import (
     train_pooled,
     train_without,
 )
-from simulation.simulate import ready_centres, virtual_centres, virtual_inputs
-from simulation.summary import print_joining
-from simulation.tested import Chosen, Tests, count_by_sites, count_everywhere, sites_share_all_weights
 from stsmm_core.cohort.cohort import Cohort
 from stsmm_core.config import Experiment, ModelKind, read_experiment
 from stsmm_core.errors import ConfigError, RunError
@@ -32,9 +32,9 @@ from stsmm_core.files import write_atomically, write_text_atomically
 from stsmm_core.report.joining import write_joining_report
 from stsmm_core.run_folder import COMPARISON_FILE, METRICS_FILE, open_run
 from stsmm_core.training.centre import Centre
+from stsmm_core.training.device import available_device
 from stsmm_core.training.inputs import announce_inputs, open_cohorts
 from stsmm_core.training.results import oracle_concordance
-from stsmm_core.training.trainer import available_device
 
 COMPARISON_TABLE = "comparison.csv"
 TESTED_FOLDER = "tested"

@@ -116,6 +116,7 @@ def shift_scanners(
             with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
                 built = Path(scratch) / "cohort"
                 _write_centre(centre, built, scanner, seed=seed, advance=advance)
+                built.chmod(0o700)  # images of patients
                 built.rename(target)
         shifted.append(replace(centre, root=target))
     return shifted

@@ -34,11 +34,11 @@ from stsmm_core.run_folder import (
     open_run,
 )
 from stsmm_core.training.centre import open_salt
+from stsmm_core.training.device import available_device
 from stsmm_core.training.inputs import announce_inputs, open_cohorts
 from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.results import oracle_concordance, write_metrics
 from stsmm_core.training.summary import print_results
-from stsmm_core.training.trainer import available_device
 
 SCANNERS_FOLDER = "scanners"
 """Cohort folders of centres whose images come through scanners of their own."""

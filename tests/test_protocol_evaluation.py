@@ -41,12 +41,12 @@ def over_the_wire(numbers, record=MetricRecord):
 
 def messages(patients, minimum):
     site = records(patients)
-    moments = sum_outputs(site, minimum=minimum)
-    scale = moments.scale()
+    sums = sum_outputs(site, minimum=minimum)
+    scale = sums.scale()
     development = sum_development_of(site, scale, minimum=minimum)
     test = sum_test(site, scale, development, horizons=horizons_in_days(EXPERIMENT), minimum=minimum)
     return {
-        "moments": (moments, protocol.moments_to_numbers(moments), protocol.moments_from_numbers),
+        "sums": (sums, protocol.output_sums_to_numbers(sums), protocol.output_sums_from_numbers),
         "scale": (scale, protocol.scale_to_numbers(scale), protocol.scale_from_numbers),
         "development": (
             development,

@@ -27,10 +27,10 @@ from stsmm_core.report.comparison.comparison_report import write_comparison_repo
 from stsmm_core.run_folder import BLENDED, COMPARISON_FILE, NETWORKS_FOLDER, PRIVATE_FOLDER, describe_inputs, open_run
 from stsmm_core.survival.discrimination import column_of
 from stsmm_core.survival.predictions import Predictions
+from stsmm_core.training.device import available_device
 from stsmm_core.training.inputs import announce_inputs, image_jobs, open_cohorts
 from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.train import load_centres
-from stsmm_core.training.trainer import available_device
 
 PREDICTIONS_FILE = "predictions.csv"
 

@@ -1,4 +1,4 @@
-"""The test over all sites: outputs' moments, development sums, and what each site tells of its test patients."""
+"""The test over all sites: sums of outputs, development sums, and what each site tells of its test patients."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from stsmm_core.config import Experiment
 from stsmm_core.protocol.keys import Numbers, ProtocolError, read_array
 from stsmm_core.survival.cells import Cells
-from stsmm_core.survival.common_scale import Moments, Scale
+from stsmm_core.survival.common_scale import OutputSums, Scale
 from stsmm_core.survival.development import DevelopmentSums
 from stsmm_core.survival.leaving import Leaving
 from stsmm_core.survival.site_sums import GROUPS, Development, HorizonSums, RankSums, RiskSums, SiteTest
@@ -30,15 +30,15 @@ GROUP_SUMS = ("group_size", "group_expected", "group_observed")
 EDGES = ("risk_low", "risk_high", "time_low", "time_high")
 
 
-def moments_to_numbers(moments: Moments) -> Numbers:
+def output_sums_to_numbers(sums: OutputSums) -> Numbers:
     """Number, sum and sum of squares of the training patients' outputs."""
-    return {f"outputs.{name}": getattr(moments, name).ravel().tolist() for name in ("n", "total", "squares")}
+    return {f"outputs.{name}": getattr(sums, name).ravel().tolist() for name in ("n", "total", "squares")}
 
 
-def moments_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> Moments:
-    """Inverse of `moments_to_numbers`."""
+def output_sums_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> OutputSums:
+    """Inverse of `output_sums_to_numbers`."""
     shape = _shape(experiment)
-    return Moments(*(read_array(numbers, f"outputs.{name}", shape) for name in ("n", "total", "squares")))
+    return OutputSums(*(read_array(numbers, f"outputs.{name}", shape) for name in ("n", "total", "squares")))
 
 
 def scale_to_numbers(scale: Scale) -> Numbers:

@@ -9,15 +9,15 @@ from stsmm_core.survival.site_records import SiteRecords
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class OutputSums:
     """Number, sum and sum of squares of the training patients' outputs, shape (folds, heads, endpoints) each."""
 
     n: NDArray[np.float64]
     total: NDArray[np.float64]
     squares: NDArray[np.float64]
 
-    def __add__(self, other: "Moments") -> "Moments":
-        return Moments(self.n + other.n, self.total + other.total, self.squares + other.squares)
+    def __add__(self, other: "OutputSums") -> "OutputSums":
+        return OutputSums(self.n + other.n, self.total + other.total, self.squares + other.squares)
 
     def scale(self) -> "Scale":
         """Mean and standard deviation; 0 where no patient was heard."""
@@ -34,7 +34,7 @@ class Scale:
     sd: NDArray[np.float64]
 
 
-def sum_outputs(records: SiteRecords, *, minimum: int) -> Moments:
+def sum_outputs(records: SiteRecords, *, minimum: int) -> OutputSums:
     """A site's share of the common scale; 0 for a head that has fewer than `minimum` training patients."""
     outputs = [fold.development_output[:, fold.trained] for fold in records.folds]
     heard = [np.isfinite(each) for each in outputs]
@@ -43,4 +43,4 @@ def sum_outputs(records: SiteRecords, *, minimum: int) -> Moments:
     total = np.stack([each.sum(axis=1) for each in known])
     squares = np.stack([(each**2).sum(axis=1) for each in known])
     enough = n >= minimum
-    return Moments(n * enough, total * enough, squares * enough)
+    return OutputSums(n * enough, total * enough, squares * enough)

@@ -40,6 +40,12 @@ class PairCounts:
             self.events + other.events,
         )
 
+    def suppressed(self, minimum: int) -> "PairCounts":
+        """The same, or zeros throughout where fewer than `minimum` patients stand behind the counts."""
+        if self.patients >= minimum:
+            return self
+        return PairCounts(0.0, 0.0, 0 * self.concordant_replicates, 0 * self.comparable_replicates, 0, 0)
+
 
 @dataclass(frozen=True)
 class Concordance:

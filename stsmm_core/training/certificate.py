@@ -83,8 +83,8 @@ def exchange(records: Mapping[str, SiteRecords], experiment: Experiment, *, mini
     horizons = horizons_in_days(experiment)
     return run_test(
         lambda: {
-            name: protocol.moments_from_numbers(
-                protocol.moments_to_numbers(sum_outputs(site, minimum=minimum)), experiment
+            name: protocol.output_sums_from_numbers(
+                protocol.output_sums_to_numbers(sum_outputs(site, minimum=minimum)), experiment
             )
             for name, site in records.items()
         },

@@ -8,7 +8,7 @@ from typing import Any
 
 from stsmm_core.cohort.dictionary import DAYS_PER_YEAR
 from stsmm_core.config import Experiment
-from stsmm_core.survival.common_scale import Moments, Scale
+from stsmm_core.survival.common_scale import OutputSums, Scale
 from stsmm_core.survival.development import DevelopmentSums
 from stsmm_core.survival.estimates import Estimate
 from stsmm_core.survival.evaluation import label
@@ -32,16 +32,16 @@ class FederatedTest:
 
 
 def run_test(
-    ask_moments: Callable[[], Mapping[str, Moments]],
+    ask_scale: Callable[[], Mapping[str, OutputSums]],
     ask_development: Callable[[Scale], Mapping[str, Sequence[Sequence[DevelopmentSums]]]],
     ask_test: Callable[[Scale, Development], Mapping[str, SiteTest]],
 ) -> FederatedTest:
     """Three questions to all sites, each with the sums of the answers to the one before.
 
     Args:
-        ask_moments, ask_development, ask_test: the sites' answers by name, at least one.
+        ask_scale, ask_development, ask_test: the sites' answers by name, at least one.
     """
-    scale = reduce(add, ask_moments().values()).scale()
+    scale = reduce(add, ask_scale().values()).scale()
     shares = list(ask_development(scale).values())
     development = [
         [reduce(add, (share[fold][column] for share in shares)) for column in range(len(first))]

@@ -124,5 +124,6 @@ def load_predictions(
         )
         for fold in range(folds)
     ]
-    mean = pd.concat(tables).groupby(["head", PATIENT_ID])[list(endpoints)].mean()
+    everyone = pd.concat(tables).astype(dict.fromkeys(endpoints, float))  # a table without a patient has no type
+    mean = everyone.groupby(["head", PATIENT_ID])[list(endpoints)].mean()
     return np.stack([mean.reindex([(head, patient) for patient in patients]).to_numpy() for head in heads])

@@ -26,6 +26,7 @@ from stsmm_core.training.centre import Centre, open_centre, open_salt
 from stsmm_core.training.cox import run_cox_fold, run_final_cox
 from stsmm_core.training.cox_centralised import CentralisedCox
 from stsmm_core.training.cox_results import write_cox
+from stsmm_core.training.device import available_device
 from stsmm_core.training.experiment import Progress, run_fold, write_history
 from stsmm_core.training.fitted import save_fitted
 from stsmm_core.training.inputs import announce_inputs, open_cohorts
@@ -33,7 +34,6 @@ from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.results import Course, make_metrics, oracle_concordance, write_metrics
 from stsmm_core.training.site_data import load_site_data
 from stsmm_core.training.summary import print_results
-from stsmm_core.training.trainer import available_device
 
 
 @dataclass(frozen=True, eq=False)

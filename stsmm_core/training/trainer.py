@@ -19,6 +19,7 @@ from stsmm_core.model.mmnn import (
 )
 from stsmm_core.seeds import derive_seed, generator
 from stsmm_core.survival.cox_loss import cox_loss
+from stsmm_core.training.device import available_device
 from stsmm_core.training.losses import LossChanges, LossSums, change_of_losses, no_change, sum_losses
 from stsmm_core.training.optimisation import build_optimizer, pull_back, risk_windows
 from stsmm_core.training.rounds import RoundLosses, TrainedRound
@@ -300,18 +301,3 @@ def _finite(outputs: Tensor) -> Tensor:
     if not torch.isfinite(outputs).all():
         raise RunError(DIVERGED)
     return outputs
-
-
-def available_device(name: str) -> torch.device:
-    """The torch device of that name.
-
-    Raises:
-        RunError: when this machine does not have it.
-    """
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        first_line = str(error).splitlines()[0]
-        raise RunError(f"training.device = '{name}' is not available here ({first_line}); 'cpu' always is") from None
-    return device

@@ -111,7 +111,7 @@ def hospitals(monkeypatch):
     """Sites that withhold what speaks of fewer than five patients."""
 
     def read_as_hospital(path: Path) -> Site:
-        return read_site(path).model_copy(update={"min_cell_size": 5})
+        return read_site(path).model_copy(update={"min_cell_size": 5, "share_risk_sets": True})
 
     monkeypatch.setattr("client.work.read_site", read_as_hospital)
 

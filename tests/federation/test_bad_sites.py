@@ -237,5 +237,6 @@ def test_a_fault_at_a_site_reaches_the_server_as_a_safe_sentence(experiment, coh
     for line in patients:
         assert line.split(",")[0] not in log
     assert str(tmp_path) not in log
-    own = (tmp_path / "run" / "sites" / "site_2" / "site.log").read_text()
-    assert "t1.nii.gz" in own
+    own = tmp_path / "run" / "sites" / "site_2" / "site.log"
+    assert "t1.nii.gz" in own.read_text()
+    assert own.stat().st_mode & 0o077 == 0  # it names patients and paths

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from simulation import parts
+from simulation import trainings
 from simulation.compare import COMPARISON_TABLE, compare_run
 from simulation.partition import Equal
 from simulation.tested import count_by_sites, count_everywhere
@@ -127,7 +127,7 @@ def check_reasons(out, figures):
 def check_pairing(out, hospitals):
     """Models of different runs see the same samples of the same test patients."""
     experiment = read_experiment(out / "config.toml")
-    centres = parts.open_centres(
+    centres = trainings.open_centres(
         Console(quiet=True), experiment, open_cohorts([hospitals]), out, cache=out.parent / "cache"
     )
     federated = count_by_sites(centres, out / "federated")
@@ -201,10 +201,10 @@ def test_a_site_without_images_trains_and_tests_the_same_network(tmp_path, cache
     )
     out = tmp_path / "run"
     console = Console(quiet=True)
-    centres = parts.open_centres(console, experiment, open_cohorts([tmp_path / "cohorts"]), out, cache=cache)
+    centres = trainings.open_centres(console, experiment, open_cohorts([tmp_path / "cohorts"]), out, cache=cache)
     assert [centre.data.channels for centre in centres] == [2, 2]
     assert not centres[1].data.has_image.any()
-    assert parts.train_pooled(console, [centres[1]], out / "local", name="model") is None
+    assert trainings.train_pooled(console, [centres[1]], out / "local", name="model") is None
     tests = count_everywhere(centres, out / "local", "final", out / "tested")
     assert [tests[centre.site][0].patients for centre in centres] == [
         int(np.isfinite(centre.data.outcomes.time[centre.folds[0].test, 0]).sum()) for centre in centres
@@ -215,14 +215,14 @@ def test_an_interrupted_part_leaves_no_result_and_goes_on(compare, monkeypatch, 
     def interrupted(*arguments, **settings):
         raise KeyboardInterrupt
 
-    whole = parts.train_models
-    monkeypatch.setattr(parts, "train_models", interrupted)
+    whole = trainings.train_models
+    monkeypatch.setattr(trainings, "train_models", interrupted)
     with pytest.raises(KeyboardInterrupt):
         compare(partition=Equal(2))
     run = tmp_path / "run"
     assert not (run / COMPARISON_FILE).exists()
     assert not list((run / "centralised").glob("*.txt"))
-    monkeypatch.setattr(parts, "train_models", whole)
+    monkeypatch.setattr(trainings, "train_models", whole)
     out = compare(partition=Equal(2))
     figures = figures_of(out)
     assert set(figures["site"].dropna()) == {"centre_1", "centre_2"}

@@ -12,6 +12,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from lifelines import CoxPHFitter
 from rich.console import Console
 
+from client.site import Site, read_site
 from stsmm_core import protocol
 from stsmm_core.cohort.clinical import ClinicalEncoding
 from stsmm_core.cohort.covariates import candidate_values
@@ -73,8 +74,9 @@ def test_a_federation_gives_the_model_of_the_pooled_patients(settings, cohorts, 
         for site in expected["baselines"]:
             np.testing.assert_allclose(got["baselines"][site], expected["baselines"][site], rtol=1e-9)
     alone, federated = (read(tmp_path / mode, "metrics.json") for mode in ("centralised", "federated"))
-    assert alone["heads"] == federated["heads"]
-    assert list(federated["heads"]) == ["cox"]
+    assert list(alone["heads"]) == list(federated["heads"]) == ["cox"]
+    for endpoint, figures in alone["heads"]["cox"].items():
+        assert figures["harrell_c"] == federated["heads"]["cox"][endpoint]["harrell_c"]
     assert federated["test"]["os"]["harrell_c"]["value"] > 0.5
     assert len(federated["selected_rounds"]) == experiment.evaluation.runs
 
@@ -177,6 +179,25 @@ def test_hospitals_share_times_of_five_patients_and_only_columns_of_five(hospita
     assert read(tmp_path / "run", "cox.json")["endpoints"]["os"]["largest_move_days"] > 0
 
 
+def test_a_hospital_gives_no_risk_set_sums_unless_it_says_so(cohorts, federate, tmp_path, monkeypatch):
+    def read_as_hospital(path: Path) -> Site:
+        return read_site(path).model_copy(update={"min_cell_size": 5})
+
+    monkeypatch.setattr("client.work.read_site", read_as_hospital)
+    asked = []
+
+    def deliver(site: int, message: Message, answer) -> Message:
+        asked.append(message.metadata.message_type)
+        return answer()
+
+    with pytest.raises(RunError, match="overall survival: 0 sites can take part"):
+        federate(experiment_of(), [cohorts], tmp_path / "run", deliver=deliver)
+    assert not any(kind.endswith(cox.COX_SUMS_ACTION) for kind in asked)
+    assert "gives no risk-set sums: cox.stratified = true" in (tmp_path / "run" / "audit.jsonl").read_text()
+    federate(experiment_of(stratified="true"), [cohorts], tmp_path / "stratified")
+    assert read(tmp_path / "stratified", "cox.json")["endpoints"]["os"]["patients"] > 0
+
+
 def test_a_hospital_refuses_efrons_sums_over_a_few_patients(hospitals, cohorts, federate, tmp_path):
     with pytest.raises(RunError, match="overall survival: 0 sites can take part"):
         federate(experiment_of(ties="efron"), [cohorts], tmp_path / "run")
@@ -241,7 +262,9 @@ def test_a_hospital_with_a_few_events_takes_no_part_in_that_model(hospitals, coh
     table.loc[:2, "os_event"] = "1"
     table.to_csv(file, index=False)
     federate(experiment_of(), [tmp_path / "cohorts"], tmp_path / "run")
-    assert "site_2: columns of os: refused" in (tmp_path / "run" / "left_out.log").read_text()
+    entries = [json.loads(line) for line in (tmp_path / "run" / "audit.jsonl").read_text().splitlines()]
+    refused = {(entry["site"], entry["stage"]) for entry in entries if entry["reason"].startswith("refused")}
+    assert refused == {("site_2", "columns of os")}
     fitted = read(tmp_path / "run", "cox.json")["endpoints"]
     assert fitted["os"]["patients"] == 130 + 50
     assert fitted["dm"]["patients"] > 180

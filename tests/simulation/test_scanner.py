@@ -85,6 +85,7 @@ def test_tensors_change_and_masks_tables_and_the_source_do_not(tmp_path):
     assert digest(source) == before
     assert len(steps) == 8
     for was, now in zip(plain, shifted, strict=True):
+        assert now.root.stat().st_mode & 0o077 == 0
         reread = complete_from_masks(load_cohort(now.root))
         assert reread.manifest == was.manifest
         assert reread.clinical.equals(was.clinical)

@@ -17,7 +17,7 @@ from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
 from stsmm_core.files import write_text_atomically
 from stsmm_core.report.report import write_report
-from stsmm_core.run_folder import FAILURE_FILE, METRICS_FILE, SITES_FOLDER, describe_inputs, open_run
+from stsmm_core.run_folder import AUDIT_FILE, FAILURE_FILE, METRICS_FILE, SITES_FOLDER, describe_inputs, open_run
 from stsmm_core.training.centre import Centre
 from stsmm_core.training.site_data import agreed_channels
 from stsmm_core.training.train import load_centres, train_models
@@ -55,7 +55,7 @@ def train_federated(
         metrics = federate(console, experiment, virtual, run, cache=cache)
         untested = {cohort.manifest.site for cohort in virtual} - set(metrics["tested_sites"])
         if untested:
-            raise RunError(f"{run}: {', '.join(sorted(untested))} could not test the model; see left_out.log there")
+            raise RunError(f"{run}: {', '.join(sorted(untested))} could not test the model; see {AUDIT_FILE} there")
         write_report(run)
     return metrics
 

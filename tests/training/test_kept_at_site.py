@@ -9,9 +9,9 @@ from small_site import make_data, make_trainer
 
 from stsmm_core.config import parse_experiment
 from stsmm_core.model.mmnn import get_weights, normalisation_names
-from stsmm_core.training import own
+from stsmm_core.training import kept_at_site
 from stsmm_core.training.losses import LossSums
-from stsmm_core.training.personal import personalise
+from stsmm_core.training.personal_heads import personalise
 from stsmm_core.training.state import SiteState
 
 
@@ -20,7 +20,7 @@ def sums(loss, events):
 
 
 def factor(train, validation, events):
-    return own.generalisation_factor(
+    return kept_at_site.generalisation_factor(
         (sums(train[0], 30), sums(validation[0], events)), (sums(train[1], 30), sums(validation[1], events))
     )
 
@@ -48,25 +48,25 @@ def test_the_factor_is_bounded_and_near_1_for_few_events(losses, events):
 def test_own_normalisation_is_the_rounds(tmp_path):
     state = SiteState(tmp_path, 0)
     sent = {"norm.weight": np.zeros(2, np.float32), "linear.weight": np.ones(2, np.float32)}
-    assert own.with_own_normalisation(state, sent, 5) is sent
+    assert kept_at_site.with_own_normalisation(state, sent, 5) is sent
     for number in (1, 2, 3, 5):
         trained = {"norm.weight": np.full(2, number, np.float32), "linear.weight": np.full(2, 9, np.float32)}
-        shared = own.keep_normalisation(state, trained, number, {"norm.weight"})
+        shared = kept_at_site.keep_normalisation(state, trained, number, {"norm.weight"})
         assert set(shared) == {"linear.weight"}
     for asked, found in ((1, 1), (2, 2), (4, 3), (5, 5), (9, 5)):
-        weights = own.with_own_normalisation(state, sent, asked)
+        weights = kept_at_site.with_own_normalisation(state, sent, asked)
         assert weights["norm.weight"].tolist() == [found, found]
         assert weights["linear.weight"].tolist() == [1, 1]
-    state.forget_but_latest(own.NORMALISATION, 4)
-    assert own.with_own_normalisation(state, sent, 9)["norm.weight"].tolist() == [3, 3]
+    state.forget_but_latest(kept_at_site.NORMALISATION, 4)
+    assert kept_at_site.with_own_normalisation(state, sent, 9)["norm.weight"].tolist() == [3, 3]
 
 
 def test_a_round_done_again_forgets_what_came_after(tmp_path):
     state = SiteState(tmp_path, 0)
     for number in (1, 2, 3):
-        own.keep_normalisation(state, {"norm.weight": np.full(1, number, np.float32)}, number, {"norm.weight"})
-    own.keep_normalisation(state, {"norm.weight": np.full(1, 7, np.float32)}, 2, {"norm.weight"})
-    assert own.with_own_normalisation(state, {}, 3)["norm.weight"].tolist() == [7]
+        kept_at_site.keep_normalisation(state, {"norm.weight": np.full(1, number, np.float32)}, number, {"norm.weight"})
+    kept_at_site.keep_normalisation(state, {"norm.weight": np.full(1, 7, np.float32)}, 2, {"norm.weight"})
+    assert kept_at_site.with_own_normalisation(state, {}, 3)["norm.weight"].tolist() == [7]
 
 
 @pytest.mark.parametrize(("norm", "layers"), [("batch", 4), ("group", 2)])
