@@ -108,7 +108,7 @@ def _check_risk_sets(site: Site, centre: Centre) -> None:
     if not centre.experiment.cox.stratified and site.min_cell_size > 1 and not site.share_risk_sets:
         raise RiskSetsNotSharedError(
             "an unstratified Cox regression needs sums over risk sets, which tell rows of single patients "
-            "(docs/wire.md); cox.stratified = true does without them, or share_risk_sets = true in site.toml allows them"
+            "(docs/wire.md); cox.stratified = true does without them, share_risk_sets = true in site.toml allows them"
         )
 
 

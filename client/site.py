@@ -28,8 +28,8 @@ class Site(BaseModel):
     min_cell_size: Annotated[int, Field(ge=1)] = 5
     """Counts and sums over fewer patients are withheld."""
     share_risk_sets: bool = False
-    """Give the risk-set sums of an unstratified Cox regression also where `min_cell_size` is above 1: those of overlapping
-    sets of patients differ by rows of single patients (docs/wire.md)."""
+    """Give the risk-set sums of an unstratified Cox regression also where `min_cell_size` is above 1: those of
+    overlapping sets of patients differ by rows of single patients (docs/wire.md)."""
     salt: Annotated[int, Field(ge=SMALLEST_SALT)]
     """The site's secret number that seeds its bootstrap; at least 2^64, so that nobody finds it by trying."""
     patients: tuple[str, ...] | None = None

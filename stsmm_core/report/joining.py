@@ -37,6 +37,10 @@ Rows = list[tuple[str, ...]]
 """Of a table: cells, the first its label."""
 
 
+LEAST_REACH = 0.1
+"""The axis of gains reaches at least so far to both sides: gains of 0 alone would stretch it over rounding errors."""
+
+
 class JoiningFigure(Record):
     """One number of the comparison with its interval, or the reason why it or its interval is missing."""
 
@@ -208,6 +212,8 @@ def gain_figure(joining: Joining) -> Figure:
                 else:
                     axes.plot([gain.low, gain.high], [row, row], color=PALETTE[0], linewidth=1.6)
                     axes.plot(gain.value, row, marker="o", markersize=5, color=PALETTE[0])
+            low, high = axes.get_xlim()
+            axes.set_xlim(min(low, -LEAST_REACH), max(high, LEAST_REACH))
             axes.set_title(ENDPOINTS[endpoint].capitalize())
             axes.set_xlabel("federated minus alone (C-index)")
             axes.tick_params(axis="y", length=0)

@@ -125,3 +125,10 @@ def test_a_fold_without_a_test_patient(tmp_path):
     save(tmp_path, 0, np.zeros((3, 0, 2)), [])
     save(tmp_path, 1, np.ones((3, 1, 2)), ["P1"])
     assert load(tmp_path, 2, ["P1", "P2"])[0, :, 0].tolist() == [1, pytest.approx(np.nan, nan_ok=True)]
+
+
+def test_a_site_without_any_test_patient(tmp_path):
+    save(tmp_path, 0, np.zeros((3, 0, 2)), [])
+    loaded = load(tmp_path, 1, ["P1"])
+    assert loaded.dtype == float
+    assert np.isnan(loaded).all()
