@@ -23,6 +23,7 @@ from stsmm_core.cohort.cohort import ORACLE_FILE, Cohort
 from stsmm_core.config import Experiment, ModelKind, read_experiment, to_toml
 from stsmm_core.errors import CohortError, RunError
 from stsmm_core.files import write_text_atomically
+from stsmm_core.report.audit import left_out_sentences, read_audit
 from stsmm_core.report.report import write_report
 from stsmm_core.run_folder import (
     FAILURE_FILE,
@@ -72,6 +73,8 @@ def simulate_run(
         virtual = ready_centres(console, experiment, virtual, partition, out)
         metrics = federate(console, experiment, virtual, out, cache=cache or out / "cache")
         print_results(console, metrics, write_report(out))
+        for sentence in left_out_sentences(read_audit(out)):
+            console.print(sentence, style="bold red", highlight=False, soft_wrap=True)
 
 
 def federate(

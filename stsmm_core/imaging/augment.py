@@ -19,6 +19,8 @@ def augment(batch: Tensor, config: Augmentation, generator: torch.Generator) -> 
         config: which transforms and how strong.
         generator: the only source of chance; its device need not be the batch's.
     """
+    if batch.shape[1] == 0:  # a site without images
+        return batch
     # Always the same four draws a patient, so that switching one transform off leaves the others as they were.
     draws = torch.rand(4, len(batch), generator=generator, device=generator.device).to(batch.device)
     flip_height, flip_width = draws[:2] < 0.5

@@ -2,6 +2,7 @@
 
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
 from stsmm_core.config import Blending, Experiment, Federation
+from stsmm_core.report.audit import left_out_sentences
 from stsmm_core.report.history import FUSION
 from stsmm_core.report.results import Concordance, Results
 from stsmm_core.report.tables import total_of
@@ -62,6 +63,7 @@ def honest_numbers(results: Results) -> tuple[str, ...]:
     untested = [site.site for site in results.metrics.cohorts if site.site not in results.metrics.tested_sites]
     if untested:
         said.append(f"Not tested, and missing from every figure above: {', '.join(untested)}.")
+    said.extend(left_out_sentences(results.audit))
     if not measured:
         return tuple(said)
     said.append(

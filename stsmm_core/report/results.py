@@ -11,6 +11,7 @@ from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES, Category
 from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
 from stsmm_core.imaging.flag_kinds import FlagKind
+from stsmm_core.report.audit import AuditEntry, read_audit
 from stsmm_core.report.history import FUSION, history_of, read_history, read_site_history
 from stsmm_core.report.run_files import Record, broken, read_record, read_run_experiment, read_versions
 from stsmm_core.run_folder import CONFIG_FILE, HISTORY_FILE, METRICS_FILE, SITE_BLENDING_FILE, VERSIONS_FILE
@@ -223,6 +224,7 @@ class Results:
         history: columns fold, round, head, train_loss, validation_loss, weight, sorted by fold and round; losses are
             NaN where they were not evaluated; `weight` is in force for the round after the row's.
         site_history: weights of each site at the checkpoints, None where the sites had none of their own.
+        audit: what the server left out or warned of.
     """
 
     experiment: Experiment
@@ -230,6 +232,7 @@ class Results:
     history: pd.DataFrame
     metrics: Metrics
     site_history: pd.DataFrame | None = None
+    audit: tuple[AuditEntry, ...] = ()
 
     @property
     def folds(self) -> int:
@@ -268,7 +271,7 @@ def read_results(run: Path) -> Results:
     history = read_history(run / HISTORY_FILE, experiment.heads)
     _check_history_matches(history, metrics, run / HISTORY_FILE)
     site_history = read_site_history(run / SITE_BLENDING_FILE, experiment.heads)
-    return Results(experiment, versions, history, metrics, site_history)
+    return Results(experiment, versions, history, metrics, site_history, read_audit(run))
 
 
 def _check_history_matches(history: pd.DataFrame, metrics: Metrics, path: Path) -> None:

@@ -172,3 +172,8 @@ def test_a_gpu_gives_what_the_cpu_gives():
     on_gpu = augment(batch.cuda(), Augmentation(), seeded(9))
     assert on_gpu.is_cuda
     torch.testing.assert_close(on_gpu.cpu(), augment(batch, Augmentation(), seeded(9)), atol=1e-4, rtol=0)
+
+
+def test_a_site_without_images_has_nothing_to_turn():
+    batch = torch.zeros(3, 0, 8, 8, 8)
+    assert augment(batch, Augmentation(), torch.Generator().manual_seed(0)) is batch
