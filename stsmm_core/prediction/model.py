@@ -13,7 +13,14 @@ from stsmm_core.cohort.clinical import ClinicalEncoding
 from stsmm_core.config import Experiment, read_experiment
 from stsmm_core.errors import ConfigError, RunError
 from stsmm_core.model.mmnn import ModalityBatch, MultimodalNetwork, build_network, set_weights
-from stsmm_core.run_folder import BLENDED, CHECKPOINTS_FOLDER, CONFIG_FILE, METRICS_FILE, NETWORKS_FOLDER
+from stsmm_core.run_folder import (
+    BLENDED,
+    CHECKPOINTS_FOLDER,
+    COMPARISON_FILE,
+    CONFIG_FILE,
+    METRICS_FILE,
+    NETWORKS_FOLDER,
+)
 from stsmm_core.seeds import derive_seed
 from stsmm_core.training.experiment import load_progress
 from stsmm_core.training.fitted import FittedNetwork, load_fitted
@@ -50,6 +57,8 @@ def load_model(run: Path) -> RunModel:
             kept a part of the model.
     """
     folder = run / NETWORKS_FOLDER / BLENDED if (run / NETWORKS_FOLDER).is_dir() else run
+    if (run / COMPARISON_FILE).is_file() and (run / "federated").is_dir():
+        raise RunError(f"{run}: a comparison of stsmm simulate --compare; give one of its runs, as {run / 'federated'}")
     if not (folder / METRICS_FILE).is_file():
         raise RunError(f"{run}: no finished run of stsmm train, stsmm simulate or stsmm compare; give its --out folder")
     try:

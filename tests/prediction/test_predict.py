@@ -187,6 +187,10 @@ def test_patients_that_trained_the_run_are_said(trained, tmp_path):
 @pytest.mark.slow
 def test_runs_that_cannot_predict(trained, tmp_path):
     site = trained / "cohorts" / "site_2"
+    (tmp_path / "joining" / "federated").mkdir(parents=True)
+    (tmp_path / "joining" / "comparison.json").write_text("{}")
+    with pytest.raises(RunError, match=r"give one of its runs, as .*federated"):
+        run("predict", tmp_path / "joining", "--cohort", site, "--out", tmp_path / "out")
     with pytest.raises(RunError, match="no finished run of stsmm train, stsmm simulate or stsmm compare"):
         run("predict", tmp_path, "--cohort", site, "--out", tmp_path / "out")
     shutil.copytree(trained / "run", tmp_path / "run")
