@@ -127,7 +127,8 @@ def _answer(message: Message, context: Context, answer: Callable[[Site, Centre],
     try:
         site_file = _site_file(context)
         try:
-            content = answer(*open_site(site_file, str(context.run_config[protocol.EXPERIMENT])))
+            experiment, run = (str(context.run_config[key]) for key in (protocol.EXPERIMENT, protocol.RUN))
+            content = answer(*open_site(site_file, experiment, run))
         except Exception as error:
             # Every error ends here: Flower would send its text, which may name a patient or a path, to the server.
             known = next((said for kind, said in _SAFE_SENTENCES if isinstance(error, kind)), None)

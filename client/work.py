@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from client.site import Site, check_policy, read_site
+from stsmm_core import protocol
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.config import Experiment, parse_experiment
 from stsmm_core.errors import ConfigError
@@ -16,10 +17,13 @@ from stsmm_core.training.site_data import complete_from_masks, load_site_data
 
 
 @lru_cache(maxsize=8)
-def open_site(site_file: Path, experiment_text: str) -> tuple[Site, Centre]:
+def open_site(site_file: Path, experiment_text: str, run: str = "") -> tuple[Site, Centre]:
     """Read a site's settings and load its patients for an experiment.
 
     The device is the site's own choice, whatever the experiment says.
+
+    Args:
+        run: name of the run; what the site keeps of it lies in a folder of that name.
     """
     site = read_site(site_file)
     torch.set_num_threads(site.threads)
@@ -31,7 +35,7 @@ def open_site(site_file: Path, experiment_text: str) -> tuple[Site, Centre]:
     cohort = replace(cohort, manifest=cohort.manifest.model_copy(update={"site": site.name}))
     cohort = complete_from_masks(cohort)
     data = load_site_data(cohort, experiment, cache=site.cache)
-    centre = open_centre(experiment, cohort, data, folder=site.folder, salt=site.salt)
+    centre = open_centre(experiment, cohort, data, folder=site.folder / protocol.run_name(run), salt=site.salt)
     check_policy(site, centre)
     return site, centre
 

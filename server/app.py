@@ -46,7 +46,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run all folds; what stops the run is written to the run folder for the command that started it."""
-    run = Path(os.environ[protocol.RUN_VARIABLE])
+    run = Path(os.environ[protocol.RUN_VARIABLE]) / protocol.run_name(str(context.run_config[protocol.RUN]))
     write_text_atomically(run / SERVER_FILE, str(os.getpid()))
     try:
         _run(grid, context, run)

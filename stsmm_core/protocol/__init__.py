@@ -39,6 +39,7 @@ from stsmm_core.protocol.keys import (
     QUERY,
     REFUSAL,
     ROUND,
+    RUN,
     RUN_VARIABLE,
     SCALE_ACTION,
     SCHEMA,
@@ -53,6 +54,7 @@ from stsmm_core.protocol.keys import (
     Numbers,
     ProtocolError,
     read_array,
+    run_name,
 )
 from stsmm_core.protocol.pairs import (
     pairs_from_numbers,
@@ -89,6 +91,7 @@ __all__ = [
     "QUERY",
     "REFUSAL",
     "ROUND",
+    "RUN",
     "RUN_VARIABLE",
     "SCALE_ACTION",
     "SCHEMA",
@@ -119,6 +122,7 @@ __all__ = [
     "pairs_from_numbers",
     "pairs_to_numbers",
     "read_array",
+    "run_name",
     "scale_from_numbers",
     "scale_to_numbers",
     "site_test_from_numbers",

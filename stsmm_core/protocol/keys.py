@@ -1,5 +1,6 @@
 """Message types, record keys and the reading of a field."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +14,13 @@ EXPERIMENT = "experiment"
 SITES_VARIABLE = "STSMM_SITES"
 """Environment variable of a simulation: the folder of site files; virtual node i takes i.toml."""
 RUN_VARIABLE = "STSMM_RUN"
-"""Environment variable of the server: its run folder."""
+"""Environment variable of the server: the run folder, or the folder of all runs where runs have names."""
 
 SITES = "sites"
 """Key of the run configuration: sites to wait for at the start."""
+RUN = "run"
+"""Key of the run configuration: name of the run at server and sites, the same when it is resumed; empty in simulations,
+whose folders hold one run."""
 
 QUERY = "query"
 PREDICT_ACTION = "predict"
@@ -59,6 +63,17 @@ WITHHELD = -1
 
 class ProtocolError(StsmmError):
     """A message does not have the agreed layout."""
+
+
+def run_name(text: str) -> str:
+    """The name of a run, made sure to be no path.
+
+    Raises:
+        ProtocolError: when it is something else than lower-case letters, digits, - and _.
+    """
+    if re.fullmatch(r"([a-z0-9][a-z0-9_-]{0,63})?", text) is None:
+        raise ProtocolError("the run's name is not made of at most 64 lower-case letters, digits, - and _")
+    return text
 
 
 def read_array(numbers: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:

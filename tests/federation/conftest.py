@@ -137,7 +137,11 @@ def federate(monkeypatch, cache):
         monkeypatch.setenv(protocol.SITES_VARIABLE, str(sites[0].parent))
         monkeypatch.setenv(protocol.RUN_VARIABLE, str(out))
         (out / CONFIG_FILE).write_text(to_toml(experiment), encoding="utf-8")
-        run_config = {protocol.EXPERIMENT: to_toml(experiment.with_pretrained("")), protocol.SITES: len(sites)}
+        run_config = {
+            protocol.EXPERIMENT: to_toml(experiment.with_pretrained("")),
+            protocol.SITES: len(sites),
+            protocol.RUN: "",
+        }
         grid = InProcessGrid(len(sites), run_config, deliver)
         server_main(grid, Context(RUN_ID, 1, {}, RecordDict(), run_config))
 
@@ -153,7 +157,11 @@ def simulated_in_process(monkeypatch):
         trained.append(out)
         monkeypatch.setenv(protocol.SITES_VARIABLE, str(sites[0].parent))
         monkeypatch.setenv(protocol.RUN_VARIABLE, str(out))
-        run_config = {protocol.EXPERIMENT: to_toml(experiment.with_pretrained("")), protocol.SITES: len(sites)}
+        run_config = {
+            protocol.EXPERIMENT: to_toml(experiment.with_pretrained("")),
+            protocol.SITES: len(sites),
+            protocol.RUN: "",
+        }
         grid = InProcessGrid(len(sites), run_config, lambda site, message, answer: answer())
         server_main(grid, Context(RUN_ID, 1, {}, RecordDict(), run_config))
 

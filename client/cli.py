@@ -1,0 +1,5 @@
+"""stsmm site: a hospital's node in a consortium."""
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="A hospital's node: check, approve code, start, stop.")

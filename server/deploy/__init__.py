@@ -1,0 +1,1 @@
+"""The server of a consortium around Flower's SuperLink: kits, certificates, runs."""

@@ -1,0 +1,1 @@
+"""A log that shows when somebody changed it."""
