@@ -1,6 +1,7 @@
 """Modules of the network that only some sites trained: a site counts in the average of those that it trained."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from stsmm_core.model.mmnn import Weights
 from stsmm_core.protocol import Contribution
 
 Array = NDArray[np.floating]
+FUSION = "heads.fusion.weight"
 Fill = Callable[[Sequence[Array], Sequence[float]], Array]
 """One value from those of the sites that trained a module, and the sites' weights."""
 
@@ -19,7 +21,7 @@ def has_trained(name: str, contribution: Contribution, modalities: Sequence[Moda
     """Whether a site's patients could teach the weight of that name.
 
     An encoder and its unimodal head learn from patients that have the modality, its absent vector from those that lack
-    it, the fusion head from all.
+    it, the fusion head from all (its columns of one modality: see `complete`).
     """
     part, module, *_ = name.split(".")
     if module == "fusion":
@@ -34,17 +36,34 @@ def complete(updates: Sequence[Update], sent: Weights, modalities: Sequence[Moda
     The filled value is made from the sites that did. Their weighted mean, filled in, leaves the weighted mean of all as
     it was: sum(w x) + sum(w_other) m = (sum(w) + sum(w_other)) m with m = sum(w x) / sum(w). Where nobody trained a
     weight (or it stays at the sites), everybody has what was sent.
+
+    The fusion head's weights of a modality count as trained by the sites that have patients with it: where all lack it
+    its features are one constant, which the Cox loss cannot see, and the average would only hold those weights back.
     """
-    completed: list[Weights] = [{} for _ in updates]
+    completed: list[Weights] = [dict(update.weights) for update in updates]
     for name, before in sent.items():
-        trained = [name in update.weights and has_trained(name, update.contribution, modalities) for update in updates]
-        value: Array = before
-        if any(trained) and not all(trained):
-            who = [update for update, did in zip(updates, trained, strict=True) if did]
-            value = fill([each.weights[name] for each in who], [each.contribution.weight for each in who])
-        for weights, update, did in zip(completed, updates, trained, strict=True):
-            weights[name] = update.weights[name] if did else value.astype(before.dtype)
+        for block, teacher in _columns_by_modality(before, modalities) if name == FUSION else [(..., name)]:
+            trained = [name in each.weights and has_trained(teacher, each.contribution, modalities) for each in updates]
+            if all(trained):
+                continue
+            value = before[block]
+            if any(trained):
+                who = [update for update, did in zip(updates, trained, strict=True) if did]
+                value = fill([each.weights[name][block] for each in who], [each.contribution.weight for each in who])
+            for weights, did in zip(completed, trained, strict=True):
+                if not did:
+                    weights[name] = weights.get(name, before).copy()
+                    weights[name][block] = value
     return completed
+
+
+def _columns_by_modality(fusion: Array, modalities: Sequence[Modality]) -> list[tuple[Any, str]]:
+    """The fusion head's columns of each modality, with the name of a weight that the same patients teach."""
+    width = fusion.shape[1] // len(modalities)
+    return [
+        ((slice(None), slice(k * width, (k + 1) * width)), f"heads.{modality}.weight")
+        for k, modality in enumerate(modalities)
+    ]
 
 
 def untrained(updates: Sequence[Update], sent: Weights, modalities: Sequence[Modality]) -> set[str]:

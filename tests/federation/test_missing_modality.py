@@ -10,7 +10,9 @@ import torch
 from server.modules import complete, has_trained, median, weighted_mean
 from server.replies import Update
 from stsmm_core import protocol
+from stsmm_core.model.mmnn import ModalityBatch, MultimodalNetwork
 from stsmm_core.protocol import Contribution
+from stsmm_core.survival.cox_loss import cox_loss
 
 MODALITIES = ("image", "clinical")
 NAMES = ("encoders.image.conv.weight", "heads.image.bias", "absent.image", "encoders.clinical.0.weight",
@@ -33,8 +35,8 @@ SENT = {name: np.full((3, 2), 9, np.float32) for name in NAMES}
 
 def test_filling_in_leaves_the_mean_of_the_sites_that_trained():
     completed = complete(UPDATES, SENT, MODALITIES, weighted_mean)
-    assert [list(each) for each in completed] == [list(NAMES)] * 3
-    for name in NAMES:
+    assert [set(each) for each in completed] == [set(NAMES)] * 3
+    for name in NAMES[:-1]:
         trained = [each for each in UPDATES if has_trained(name, each.contribution, MODALITIES)]
         mean = np.average([each[name] for each in completed], axis=0, weights=[5, 2, 7])
         if not trained:
@@ -47,6 +49,30 @@ def test_filling_in_leaves_the_mean_of_the_sites_that_trained():
         )
     assert [has_trained("absent.image", each.contribution, MODALITIES) for each in UPDATES] == [False, True, True]
     assert [has_trained("heads.image.bias", each.contribution, MODALITIES) for each in UPDATES] == [True, True, False]
+
+
+def test_fusion_weights_of_a_modality_come_from_the_sites_that_have_it():
+    """Without it the features are one constant, which no gradient sees: such a site would only hold them back."""
+    completed = complete(UPDATES, SENT, MODALITIES, weighted_mean)
+    mean = np.average([each["heads.fusion.weight"] for each in completed], axis=0, weights=[5, 2, 7])
+    a, b, c = (each.weights["heads.fusion.weight"] for each in UPDATES)
+    np.testing.assert_allclose(mean[:, 0], np.average([a, b], axis=0, weights=[5, 2])[:, 0], atol=1e-6)
+    np.testing.assert_allclose(mean[:, 1], np.average([a, b, c], axis=0, weights=[5, 2, 7])[:, 1], atol=1e-6)
+    for each, own in zip(completed, (a, b, c), strict=True):
+        np.testing.assert_array_equal(each["heads.fusion.weight"][:, 1], own[:, 1])
+
+
+def test_the_cox_loss_cannot_see_a_constant_feature():
+    """What the rule above rests on: no gradient reaches the fusion weights of a modality that every patient lacks."""
+    network = MultimodalNetwork({name: torch.nn.Linear(4, 3) for name in MODALITIES}, features=3, endpoints=1)
+    with torch.no_grad():
+        network.absent["image"].normal_()
+    present = {"image": torch.zeros(9, dtype=torch.bool), "clinical": torch.ones(9, dtype=torch.bool)}
+    batch = {name: ModalityBatch(torch.randn(9, 4), present[name]) for name in MODALITIES}
+    risk = network(batch)[0, :, 0]
+    cox_loss(risk, time=torch.rand(9), event=torch.tensor([1, 0, 1, 1, 0, 1, 0, 1, 1], dtype=torch.bool)).backward()
+    gradient = network.heads["fusion"].weight.grad[0]
+    assert gradient[:3].abs().max() < 1e-6 < gradient[3:].abs().max()
 
 
 def test_filling_in_leaves_the_median_of_the_sites_that_trained():
