@@ -4,8 +4,10 @@ What a worker process has to import is kept small: it starts for a few patients,
 """
 
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +17,11 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from stsmm_core.config import Imaging
-from stsmm_core.errors import CohortError
+from stsmm_core.errors import CohortError, RunError
 from stsmm_core.imaging.cache import store_patient
+
+INTERRUPT_S = 1.0
+"""How long an interrupt that ended a worker may take to reach this process."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,9 @@ def for_each(jobs: Sequence[Job], work: Callable[[Job], object], *, workers: int
 
     Args:
         work: can be pickled; raises CohortError.
+
+    Raises:
+        RunError: when a worker process was ended from outside.
     """
     if not jobs:
         return
@@ -53,6 +61,12 @@ def for_each(jobs: Sequence[Job], work: Callable[[Job], object], *, workers: int
         try:
             for done in as_completed(running):
                 yield done.result()
+        except BrokenProcessPool:
+            time.sleep(INTERRUPT_S)  # Ctrl-C ends workers too, perhaps before it arrives here
+            raise RunError(
+                "a worker process ended without a word (out of memory?); what is done is kept; "
+                "fewer --workers need less"
+            ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import psutil
@@ -19,7 +20,8 @@ from stsmm_core.cli import build_app
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
 from stsmm_core.config import read_experiment
-from stsmm_core.errors import CohortError, ConfigError
+from stsmm_core.errors import CohortError, ConfigError, RunError
+from stsmm_core.imaging.batch import for_each
 from stsmm_core.report.image_check import check_images
 from stsmm_core.training.inputs import notes_on_channels
 from stsmm_core.training.preprocessing import preprocess_cohorts
@@ -199,3 +201,9 @@ def test_an_interrupt_ends_the_workers_without_a_word(cohorts):
     assert "Interrupted." in said
     assert "Traceback" not in said
     assert "goes on" not in said
+
+
+def test_a_worker_that_is_ended_from_outside_is_no_traceback():
+    end = partial(exec, "import os; os._exit(9)")
+    with pytest.raises(RunError, match="out of memory"):
+        list(for_each([{}], end, workers=1))
