@@ -9,7 +9,7 @@ END_DIVISOR = 25.0 * 1e4
 
 
 def learning_rate(progress: float, *, peak: float, schedule: Literal["one_cycle", "constant"]) -> float:
-    """Learning rate at a step; `progress` is 0 at the first and 1 at the last of all optimiser steps.
+    """Learning rate at a step; `progress` is the share of all optimiser steps that were done before it.
 
     one_cycle is Smith's 1cycle policy with cosine annealing and torch's default constants, momentum held constant.
     """

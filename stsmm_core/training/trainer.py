@@ -95,7 +95,8 @@ class Trainer:
             windows = self._windows(rows, round_number, epoch)
             for number, window in enumerate(windows):
                 step = ((round_number - 1) * training.local_epochs + epoch) * len(windows) + number
-                progress = step / max(training.epochs * len(windows) - 1, 1)
+                # Of the steps done before: at a round's start the same at every site, however many steps each takes.
+                progress = step / (training.epochs * len(windows))
                 rate = learning_rate(progress, peak=training.learning_rate, schedule=training.schedule)
                 for group in optimizer.param_groups:
                     group["lr"] = rate

@@ -143,6 +143,19 @@ def test_the_proximal_term_holds_a_site_back(tmp_path):
     assert moved[1] < 0.8 * moved[0]
 
 
+def test_in_the_last_round_sites_of_few_and_of_many_steps_move_alike(tmp_path):
+    """Else the server takes the one with more steps for one that sends absurd updates."""
+    moved = []
+    for risk_window in (8, 64):
+        trainer = make_trainer(tmp_path / str(risk_window), epochs=20, risk_window=risk_window, schedule="one_cycle")
+        start = get_weights(trainer.network)
+        weights = trainer.train_round(20, start, (0.4, 0.3, 0.3)).weights
+        moved.append(
+            np.sqrt(sum(np.square(weights[name] - start[name]).sum() for name in start if "running" not in name))
+        )
+    assert moved[1] < moved[0] < 10 * moved[1]
+
+
 def test_a_round_says_which_modalities_it_saw(tmp_path):
     weights = get_weights(make_trainer(tmp_path / "a").network)
     trained = make_trainer(tmp_path / "a").train_round(1, weights, (0.4, 0.3, 0.3))
