@@ -161,7 +161,8 @@ def verify_kit(folder: Path) -> None:
     for name in signed_paths(folder, manifest.kind):
         if name not in manifest.files:
             raise KitError(f"{folder / name}: this file was added since the kit was made; remove it")
-    if read_kit(folder, SiteKit if manifest.kind == "site" else ServerKit).ca_sha256 != certificate_sha256(authority):
+    kit = read_kit(folder, SiteKit) if manifest.kind == "site" else read_kit(folder, ServerKit)
+    if kit.ca_sha256 != certificate_sha256(authority):
         raise KitError(f"{folder / CA_FILE}: not the authority that {KIT_FILE} names; take the kit as it was sent")
     for name in PRIVATE_KEYS:
         path = folder / name
@@ -227,7 +228,7 @@ def _read_manifest(folder: Path, authority: x509.Certificate) -> KitManifest:
         key.verify(signature, content, ec.ECDSA(hashes.SHA384()))
     except InvalidSignature:
         raise KitError(
-            f"{path}: not signed by the authority in {CA_FILE}: one of the two, or {MANIFEST_SIGNATURE_FILE}, was changed; "
-            "take the kit as it was sent"
+            f"{path}: not signed by the authority in {CA_FILE}: one of the two, or {MANIFEST_SIGNATURE_FILE}, was "
+            "changed; take the kit as it was sent"
         ) from None
     return KitManifest.model_validate_json(content)

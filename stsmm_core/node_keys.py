@@ -53,7 +53,9 @@ def read_node_public_key(path: Path) -> ec.EllipticCurvePublicKey:
     try:
         text = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
-        raise KitError(f"{path}: no such public key; `stsmm site keygen` at the site makes {NODE_PUBLIC_KEY_FILE}") from None
+        raise KitError(
+            f"{path}: no such public key; `stsmm site keygen` at the site makes {NODE_PUBLIC_KEY_FILE}"
+        ) from None
     if b"PRIVATE KEY" in text:
         raise KitError(
             f"{path}: this is a PRIVATE key, which must not leave the site; delete it here, let the site make a new "
@@ -62,7 +64,9 @@ def read_node_public_key(path: Path) -> ec.EllipticCurvePublicKey:
     try:
         key = serialization.load_ssh_public_key(text)
     except (ValueError, UnsupportedAlgorithm):
-        raise KitError(f"{path}: not a public key in OpenSSH form; ask the site for its {NODE_PUBLIC_KEY_FILE}") from None
+        raise KitError(
+            f"{path}: not a public key in OpenSSH form; ask the site for its {NODE_PUBLIC_KEY_FILE}"
+        ) from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise KitError(f"{path}: not an EC P-384 key; `stsmm site keygen` makes one that fits")
     return key

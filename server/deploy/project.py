@@ -78,7 +78,8 @@ class Validity(Part):
     def _authority_lives_longer(self) -> "Validity":
         if self.server_days > self.ca_days:
             raise ValueError(
-                f"server_days ({self.server_days}) must not exceed ca_days ({self.ca_days}): no certificate outlives its authority"
+                f"server_days ({self.server_days}) must not exceed ca_days ({self.ca_days}): "
+                "no certificate outlives its authority"
             )
         return self
 
@@ -115,7 +116,8 @@ class Project(Part):
             folded = site.name.lower()
             if folded in seen:
                 raise ValueError(
-                    f"two sites are named '{seen[folded]}' and '{site.name}'; names must differ in more than upper and lower case"
+                    f"two sites are named '{seen[folded]}' and '{site.name}'; "
+                    "names must differ in more than upper and lower case"
                 )
             seen[folded] = site.name
         return sites
@@ -199,7 +201,11 @@ def _explain(fault: Any) -> str:
     if kind == "string_pattern_mismatch":
         return f"{key} = {fault['input']!r}: use letters, digits, - and _ only, a letter or digit first"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" if kind == "value_error" else f"{key} = {fault['input']!r}: {message[0].lower()}{message[1:]}"
+    return (
+        f"{key}: {message}"
+        if kind == "value_error"
+        else f"{key} = {fault['input']!r}: {message[0].lower()}{message[1:]}"
+    )
 
 
 def _dialled(host: str) -> str:
