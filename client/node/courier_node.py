@@ -71,6 +71,7 @@ def _answer(
                 node_config=node_config,
                 runtime_api_address=address,
                 trusted_entities=dict(trusted) if trusted else None,
+                runtime_dependency_install=False,
             )
         except AnsweredError as done:
             _wait_for_app(states.state())
