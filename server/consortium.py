@@ -227,7 +227,11 @@ class FlowerConsortium:
         return replies
 
     def _receive(self, messages: Iterable[Message]) -> list[Message]:
-        return list(self._grid.send_and_receive(messages, timeout=self._experiment.federation.timeout_s))
+        timeout = self._experiment.federation.timeout_s
+        asked = list(messages)
+        for message in asked:  # a message lives 12 hours if not told otherwise; an answer may take days by courier
+            message.metadata.ttl = max(message.metadata.ttl, timeout)
+        return list(self._grid.send_and_receive(asked, timeout=timeout))
 
 
 def _wait_for_nodes(grid: Grid, expected: int) -> list[int]:
