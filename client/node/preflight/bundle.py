@@ -48,7 +48,7 @@ KNOWN_SENTENCES = (
     "the site's gate held the answer back",
     "Traceback (most recent call last)",
 )
-"""Of Flower, the system and the gate. Of a line of the log that contains one, that sentence is shown and nothing else."""
+"""Of Flower, the system and the gate. Of a line of the log that contains one, only that sentence is shown."""
 
 _TIME = re.compile(r"\b(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}:\d{2})")
 

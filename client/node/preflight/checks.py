@@ -46,13 +46,13 @@ NEEDS: Mapping[Check, Sequence[Check]] = {
 
 
 def run_checks(
-    folder: Path, experiment: Experiment | None = None, begin: Callable[[Check], None] = lambda check: None
+    folder: Path, experiment: Experiment | None = None, begin: Callable[[Check], object] = str
 ) -> list[Finding]:
     """Check a site's kit, machine and way to the server.
 
     Args:
         experiment: whose needs are estimated; without it memory is not checked, and disk only for the least.
-        begin: called with each check before it is made.
+        begin: called with the name of each check before it is made.
     """
     found: dict[Check, Finding] = {}
     for check, make in _checks(folder, experiment).items():

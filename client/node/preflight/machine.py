@@ -171,7 +171,6 @@ def check_cohort(cohort: Path) -> Finding:
 
 def _needed_bytes(experiment: Experiment, cohort: Path) -> tuple[float, float]:
     """Bytes of all patients' preprocessed images, and of training the network on a batch."""
-    read: Any = parse_cohort(cohort)[0]
     read, _ = parse_cohort(cohort)
     channels = len(read.manifest.channels) if read is not None and "image" in experiment.data.modalities else 0
     if read is None or channels == 0 or experiment.model.kind != "mmnn":
