@@ -3,6 +3,8 @@
 import typer
 
 from client.node.keygen import keygen
+from client.node.preflight.command import check
 
 app = typer.Typer(no_args_is_help=True, help="A hospital's node: check, approve code, start, stop.")
 app.command("keygen")(keygen)
+app.command("check")(check)
