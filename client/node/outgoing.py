@@ -128,9 +128,7 @@ OUTGOING: tuple[Row, ...] = (
     *_rows("evaluate.scale", "group", "outputs.n", "folds", "heads", "endpoints"),
     *_rows("evaluate.scale", "number", "outputs.total outputs.squares", "folds", "heads", "endpoints"),
     *_rows("evaluate.development", "times", f"{_DEVELOPMENT}.times", "any"),
-    *_rows(
-        "evaluate.development", "count", f"{_DEVELOPMENT}.events {_DEVELOPMENT}.censored", f"={_DEVELOPMENT}.times"
-    ),
+    *_rows("evaluate.development", "count", f"{_DEVELOPMENT}.events {_DEVELOPMENT}.censored", f"={_DEVELOPMENT}.times"),
     *_rows("evaluate.development", "number", f"{_DEVELOPMENT}.log-hazards", f"={_DEVELOPMENT}.times"),
     *_rows("evaluate.development", "edges", f"{_DEVELOPMENT}.largest-move"),
     *_rows("evaluate.test", "amount", f"{_RANKS}.concordant {_RANKS}.comparable", "samples"),

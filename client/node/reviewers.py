@@ -1,4 +1,4 @@
-"""reviewers.yaml: whose signatures of an app the site trusts. Flower's format; the comment of a key is the reviewer's site."""
+"""reviewers.yaml: whose signatures of an app count. Flower's format; the comment of a key is the reviewer's site."""
 
 import json
 from collections.abc import Mapping

@@ -28,7 +28,7 @@ class Policy(BaseModel):
 
     rounds_a_day: Annotated[int, Field(ge=1)] = 500
     required_signatures: Annotated[int, Field(ge=0)] = 0
-    """0: only apps approved by `stsmm site approve`. n: that many signatures of reviewers of different sites instead."""
+    """0: only apps approved by `stsmm site approve`. n: so many signatures of reviewers of different sites instead."""
     models: tuple[ModelKind, ...] = ("mmnn", "cox")
     endpoints: tuple[Endpoint, ...] = ("os", "dm")
     require_secure_aggregation: bool = False
