@@ -84,8 +84,8 @@ def unified_diff(old: App | None, new: App) -> str:
     before = {} if old is None else old.files
     lines: list[str] = []
     for name in sorted(set(before) | set(new.files)):
-        texts = [files.get(name, b"").decode("utf-8", "replace").splitlines() for files in (before, new.files)]
-        lines += difflib.unified_diff(*texts, f"approved/{name}", f"new/{name}", lineterm="")
+        was, is_now = (files.get(name, b"").decode("utf-8", "replace").splitlines() for files in (before, new.files))
+        lines += difflib.unified_diff(was, is_now, f"approved/{name}", f"new/{name}", lineterm="")
     return "\n".join(lines)
 
 

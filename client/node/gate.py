@@ -104,10 +104,11 @@ class Gate:
 
     def __call__(self, connection: Connection) -> Connection:
         """The connection as the node may use it."""
-        self._node_id, self._receive, self._send, self._get_run, self._get_fab, *rest = connection
-        self._pull, self._push, self._confirm = rest
+        node_id, self._receive, self._send, self._get_run, self._get_fab, self._pull, self._push, self._confirm = (
+            connection
+        )
         return (
-            self._node_id,
+            node_id,
             self.receive,
             self.send,
             lambda run_id: self._runs[run_id][0],

@@ -18,6 +18,7 @@ from stsmm_core.config import Experiment
 from stsmm_core.errors import StsmmError
 from stsmm_core.imaging.flag_kinds import KINDS_AS_READ
 from stsmm_core.protocol import refusals
+from stsmm_core.survival.cells import OPEN_END
 from stsmm_core.survival.site_sums import GROUPS
 from stsmm_core.survival.time_grid import COARSE_STEP_DAYS
 
@@ -63,8 +64,8 @@ class Question:
 
 def read_question(message: str, content: RecordDict) -> Question:
     """What the site must know of a message to judge the answer."""
-    arrays = content.array_records.get(protocol.ARRAYS, {})
-    config = content.config_records.get(protocol.CONFIG, {})
+    arrays: Mapping[str, Array] = content.array_records.get(protocol.ARRAYS, ArrayRecord())
+    config: Mapping[str, Any] = content.config_records.get(protocol.CONFIG, ConfigRecord())
 
     def number(key: str) -> int | None:
         value = config.get(key)
@@ -98,7 +99,8 @@ def describe_answer(content: RecordDict) -> dict[str, Any]:
     """Field names (numbers in them as #), how many there are of each and how many values they hold together."""
     fields: Counter[str] = Counter()
     values: Counter[str] = Counter()
-    for record in [*content.metric_records.values(), *content.config_records.values()]:
+    records: list[Mapping[str, Any]] = [*content.metric_records.values(), *content.config_records.values()]
+    for record in records:
         for name, value in record.items():
             key = re.sub(r"\.\d+", ".#", name)
             fields[key] += 1
@@ -130,7 +132,7 @@ class _Check:
             allowed = {protocol.REFUSAL}
         if not content or not set(content) <= allowed:
             raise HeldBackError("the answer has other records than docs/wire.md lists")
-        checked = {}
+        checked: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {}
         for name in sorted(content):
             record = content[name]
             if isinstance(record, ArrayRecord) and name == protocol.ARRAYS:
@@ -210,6 +212,8 @@ class _Check:
         if row.kind == "amount" and (values < 0).any():
             raise HeldBackError(f"{row.name}: a negative amount")
         if row.kind in ("times", "edges"):
+            if row.kind == "edges":
+                values = values[np.abs(values) != OPEN_END]
             if (values < 0).any() or (values > LONGEST_TIME_DAYS).any():
                 raise HeldBackError(f"{row.name}: no time in days")
             if limits.minimum > 1 and (values % COARSE_STEP_DAYS != 0).any():
@@ -243,10 +247,10 @@ class _Check:
             prefix = name.removesuffix(".times")
             if prefix == name:
                 continue
-            leaving = [fields.get(f"{prefix}.{which}") for which in ("events", "censored")]
-            if any(each is None for each in leaving):
+            events, censored = (fields.get(f"{prefix}.{which}") for which in ("events", "censored"))
+            if events is None or censored is None:
                 raise HeldBackError("times without the numbers of patients who leave at each")
-            if (np.sum(leaving, axis=0) < self._limits.minimum).any():
+            if (np.add(events, censored) < self._limits.minimum).any():
                 raise HeldBackError("fewer than min_cell_size patients leave at a time")
 
     def _arrays(self, record: ArrayRecord) -> ArrayRecord:

@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> None:
     _log_to(state_folder(kit) / LOG_FILE, kit)
     gate = Gate(kit, settings, stop_asked=lambda: _end_if_asked(kit))
     flower_node._init_connection = _gated(flower_node._init_connection, gate, _taken_proxies())
-    from flwr.supernode.cli import flower_supernode
+    from flwr.supernode.cli import flower_supernode  # after the handlers: it logs as it starts
 
     options = [
         "flower-supernode",
@@ -58,10 +59,8 @@ def main(arguments: list[str]) -> None:
     ]
     if settings.policy.required_signatures:
         options += ["--trusted-entities", str(kit / REVIEWERS_FILE)]
-    import sys
-
     sys.argv = options
-    flower_supernode.flower_supernode()
+    flower_supernode()
 
 
 def _gated(connect: Any, gate: Gate, proxies: dict[str, str]) -> Any:

@@ -7,6 +7,7 @@ from wire_table import listed_fields
 
 from client.node.outgoing import OUTGOING
 from client.node.outgoing_check import HeldBackError, SiteLimits, check_answer, read_question
+from stsmm_core.cohort.synthetic import write_synthetic_cohorts
 from stsmm_core.run_folder import software_versions
 
 
@@ -15,20 +16,31 @@ def test_the_table_is_that_of_the_page():
     assert {(row.message, row.name) for row in OUTGOING} == listed
 
 
+@pytest.fixture(scope="module")
+def large_cohorts(tmp_path_factory):
+    """Two hospitals whose sets are not below a minimum of five."""
+    out = tmp_path_factory.mktemp("large")
+    write_synthetic_cohorts(out, sites=2, patients=150, seed=3)
+    return out
+
+
 def limits(minimum, site="centre-0"):
-    return SiteLimits(site, 60, ("t1", "t2"), minimum, frozenset({software_versions()["stsmm"]}))
+    return SiteLimits(site, 150, ("t1", "t2"), minimum, frozenset({software_versions()["stsmm"]}))
 
 
-@pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("minimum", [1, 5])
-def test_every_answer_of_a_run_passes(federate, experiment, cohorts, tmp_path, request, name, minimum):
+# Efron's ties need five events at one time, which no hospital of this size has: it refuses.
+@pytest.mark.parametrize(
+    ("minimum", "name"), [(minimum, name) for minimum in (1, 5) for name in RUNS if (minimum, name) != (5, "efron")]
+)
+def test_every_answer_of_a_run_passes(federate, experiment, cohorts, large_cohorts, tmp_path, request, name, minimum):
     if minimum == 5:
         request.getfixturevalue("hospitals")
+        cohorts = large_cohorts
     changed = {
         section: getattr(experiment, section).model_copy(update=values) for section, values in RUNS[name].items()
     }
     asked = experiment.model_copy(update=changed)
-    passed = []
+    passed: list[bool] = []
 
     def deliver(site, message, answer):
         reply = answer()

@@ -40,7 +40,7 @@ def test_a_file_that_is_no_app_or_was_changed_is_named(kit, tmp_path):
     with pytest.raises(ConfigError, match="no app"):
         approve(kit, path, "--yes")
     path.write_bytes(make_app().replace(b"# the app", b"# The app"))
-    with pytest.raises(ConfigError, match="no app|does not fit"):
+    with pytest.raises(ConfigError, match=r"no app|does not fit"):
         approve(kit, path, "--yes")
 
 

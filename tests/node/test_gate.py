@@ -23,6 +23,8 @@ LEGAL = {"patients": 42, "events": 20, "windows-without-event": 0, "weight": 20.
 LEGAL |= {"modalities-seen": [1], "modalities-missed": [0]}
 WEIGHTS = {"a": np.arange(6, dtype="float32").reshape(2, 3), "n": np.array(3)}
 
+UNREADABLE = ArrayRecord({"a": Array("float32", (2, 3), "numpy.ndarray", b"patient 17"), "n": Array(WEIGHTS["n"])})
+
 
 def question(number=1, kind="train"):
     content = RecordDict({"config": ConfigRecord({"fold": 0, "server-round": number})})
@@ -90,7 +92,7 @@ def test_a_legal_answer_of_approved_code_passes_and_is_noted(approved, server):
         (answer_with(weights=arrays(b=np.zeros(3))), "arrays"),
         (answer_with(metrics={"patients": 42, "weight": float("inf")}), "number"),
         (
-            answer_with(weights=ArrayRecord({"a": Array("float32", (2, 3), "numpy.ndarray", b"patient 17"), "n": Array(WEIGHTS["n"])})),
+            answer_with(weights=UNREADABLE),
             "read",
         ),
     ],
