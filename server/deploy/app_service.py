@@ -1,7 +1,7 @@
 """The small service beside the SuperLink that hands it apps with their signatures, in the place of Flower's hub.
 
-The SuperLink passes signatures to the nodes only of an app that it fetched. It listens on this machine only; nodes get the app from
-the SuperLink and never talk to it.
+The SuperLink passes signatures to the nodes only of an app that it fetched. It listens on this machine
+only; nodes get the app from the SuperLink and never talk to it.
 """
 
 import json
@@ -38,7 +38,7 @@ def app_service(folder: ServerFolder) -> Iterator[str]:
 
 def _handler(folder: ServerFolder) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 - the library's name
+        def do_POST(self) -> None:
             try:
                 asked = json.loads(self.rfile.read(min(int(self.headers["Content-Length"]), _LONGEST_REQUEST)))
                 sha256 = sha256_of_version(str(asked["app_version"]))
@@ -54,10 +54,10 @@ def _handler(folder: ServerFolder) -> type[BaseHTTPRequestHandler]:
             except StsmmError as error:
                 self._answer(HTTPStatus.NOT_FOUND, {"detail": str(error)})
                 return
-            host = f"http://127.0.0.1:{self.server.server_address[1]}"
-            self._answer(HTTPStatus.OK, {"fab_url": f"{host}/apps/{sha256}.fab", "verifications": signatures})
+            url = f"http://127.0.0.1:{self.connection.getsockname()[1]}/apps/{sha256}.fab"
+            self._answer(HTTPStatus.OK, {"fab_url": url, "verifications": signatures})
 
-        def do_GET(self) -> None:  # noqa: N802 - the library's name
+        def do_GET(self) -> None:
             match = _APP_PATH.fullmatch(self.path)
             try:
                 content = read_app(folder, match.group(1)) if match else None

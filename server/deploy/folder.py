@@ -65,7 +65,7 @@ class ServerFolder:
         return read_kit(self.kit, ServerKit)
 
     def note(self, event: str, **fields: Any) -> None:
-        """Add an event to state/server.log, a JSON object a line, and to the audit log. Nothing in it is of a patient."""
+        """Add an event, which says nothing of patients, to state/server.log (JSON lines) and to the audit log."""
         entry = {"event": event} | fields
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         append(self.state / AUDIT_LOG_FILE, entry)

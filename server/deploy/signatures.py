@@ -112,7 +112,7 @@ def add_signature(kit: Path, file: Path) -> str:
         public.verify(signature, _message(content, signed_at))
     except InvalidSignature:
         raise SignatureError(
-            f"{file}: the signature does not fit {app_file(folder, app).name}; the file was changed or is of another app"
+            f"{file}: the signature does not fit {app_file(folder, app).name}; it was changed, or is of another app"
         ) from None
     others = [each for each in read_signatures(folder, app) if each["public_key_id"] != verification["public_key_id"]]
     write_text_atomically(_signatures_file(folder, app), json.dumps([*others, verification], indent=2) + "\n")
