@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp import Grid
 
 from server.audit import AuditLog
+from server.registered import registered_sites
 from server.replies import LeftOut, read_numbers
 from server.strategy import GradientBlending
 from stsmm_core import protocol
@@ -69,9 +70,12 @@ class FlowerConsortium:
         self._audit = replace(self._audit, fold=fold)
         config = ConfigRecord({protocol.FOLD: fold})
         answers: dict[int, tuple[SiteDescription, ClinicalSummary]] = {}
+        registered = registered_sites()
         for reply in self._send(protocol.QUERY, config, self._nodes):
             try:
-                answers[reply.metadata.src_node_id] = self._read_description(reply)
+                description, training = self._read_description(reply)
+                _check_identity(registered, reply.metadata.src_node_id, description.site)
+                answers[reply.metadata.src_node_id] = description, training
             except (LeftOut, protocol.ProtocolError) as reason:
                 self._audit.left_out(f"node {reply.metadata.src_node_id}", "query", str(reason))
         if len(answers) < self._experiment.federation.min_sites:
@@ -232,6 +236,12 @@ class FlowerConsortium:
         for message in asked:  # a message lives 12 hours if not told otherwise; an answer may take days by courier
             message.metadata.ttl = max(message.metadata.ttl, timeout)
         return list(self._grid.send_and_receive(asked, timeout=timeout))
+
+
+def _check_identity(registered: Mapping[int, str] | None, node: int, site: str) -> None:
+    """A site speaks for itself only: its node's key says who it is."""
+    if registered is not None and registered.get(node) != site:
+        raise LeftOut(f"it says that it is {site}, but its key is of {registered.get(node, 'no registered site')}")
 
 
 def _wait_for_nodes(grid: Grid, expected: int) -> list[int]:

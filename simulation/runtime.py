@@ -14,9 +14,9 @@ from typing import IO
 
 import tomli_w
 
-import stsmm_core
 from simulation.guard import TOKEN_VARIABLE
 from stsmm_core import protocol
+from stsmm_core.checkout import app_folder
 from stsmm_core.errors import RunError
 
 START_S = 60.0
@@ -45,7 +45,7 @@ class Runtime:
         """
         config = self.home / "run.toml"
         config.write_text(tomli_w.dumps(run_config), encoding="utf-8")
-        command = ["flwr", "run", str(_app_folder()), CONNECTION, "--run-config", str(config)]
+        command = ["flwr", "run", str(app_folder("a simulation")), CONNECTION, "--run-config", str(config)]
         result = subprocess.run(command, env=self.environment, capture_output=True, text=True)
         if result.returncode != 0:
             raise RunError(f"Flower did not accept the run: {(result.stdout + result.stderr).strip()}")
@@ -124,15 +124,3 @@ def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
-
-
-def _app_folder() -> Path:
-    """The folder whose pyproject.toml makes these packages a Flower app.
-
-    Raises:
-        RunError: when stsmm is not installed from its checkout.
-    """
-    folder = Path(stsmm_core.__file__).resolve().parent.parent
-    if not (folder / "pyproject.toml").exists():
-        raise RunError("a simulation needs stsmm installed from its checkout; run `make install` there")
-    return folder
