@@ -131,7 +131,8 @@ class Gate:
         except NotAdmittedError as refusal:
             self._refuse(message, str(refusal))
         except Exception as error:
-            log.error("The gate could not judge a message (%s: %s)", type(error).__name__, error)
+            # A fault of the cohort names its patients: this log may go into a support bundle.
+            log.error("The gate could not judge a message (%s); stsmm site check says more", type(error).__name__)
             self._refuse(message, refusals.GATE_FAILED)
         else:
             self._in_hand = {message.metadata.message_id: hand}

@@ -149,7 +149,7 @@ class Ledger:
                 connection.close()
         except sqlite3.Error as error:
             raise LedgerError(
-                f"{self._path}: the ledger cannot be used ({error}); make space on the disk, or correct the folder's owner"
+                f"{self._path}: the ledger cannot be used ({error}): is the disk full, or not ours?"
             ) from None
 
 

@@ -143,8 +143,8 @@ def _keep_running(kit: Path) -> None:
             break
         wait = SHORTEST_WAIT_S if time.time() - began > SETTLED_S else wait
         print(
-            f"The node ended by itself. If the lines above do not say why: stsmm site check {kit} (is the key "
-            f"registered, not revoked, and used by this node alone? is the clock right?). It starts again in {wait:.0f} s.",
+            f"The node ended by itself. What is wrong: stsmm site check {kit} (is the key "
+            f"registered, not revoked, and used by this node alone? is the clock right?). Next start in {wait:.0f} s.",
             file=sys.stderr,
             flush=True,
         )
