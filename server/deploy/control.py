@@ -84,7 +84,7 @@ def register_nodes(kit: Path) -> dict[str, int]:
         raise KitError(
             f"the sites {', '.join(twice)} have the same key; each needs one of its own (stsmm server rotate)"
         )
-    known = {node.public_key.strip(): node for node in list_nodes(kit)}
+    known = {node.public_key: node for node in list_nodes(kit)}
     nodes = {}
     with _control(kit) as control:
         for key, node in known.items():

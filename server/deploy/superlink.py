@@ -1,6 +1,5 @@
 """`stsmm server start`: the server of a consortium, in the foreground as systemd wants it."""
 
-import contextlib
 import os
 import signal
 import socket
@@ -12,12 +11,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
 from filelock import FileLock, Timeout
 from rich.console import Console
 
 from server.deploy.control import is_up, register_nodes
 from server.deploy.folder import ServerFolder
+from server.deploy.processes import end_processes
 from server.registered import NODES_VARIABLE
 from stsmm_core import protocol
 from stsmm_core.errors import RunError
@@ -57,6 +56,7 @@ def start_server(console: Console, kit: Path) -> None:
             f"a server of {kit} is running already; stop that one first, `stsmm server status {kit}` tells of it"
         ) from None
     try:
+        end_processes(folder, grace_s=GRACE_S)  # what a killed server left
         _serve(console, folder)
     finally:
         lock.release()
@@ -90,7 +90,8 @@ def _serve(console: Console, folder: ServerFolder) -> None:
                 folder.note("server ended by itself", code=process.returncode)
                 raise RunError(f"Flower's SuperLink ended; {folder.output} and {folder.superlink_log} say why")
     finally:
-        _end(process)
+        end_processes(folder, grace_s=GRACE_S)
+        process.wait()
     folder.note("server stopped")
     console.print("Server stopped; runs go on with `stsmm server resume` when it is up again.")
 
@@ -128,19 +129,3 @@ def _wait_until_up(folder: ServerFolder, process: subprocess.Popen[bytes], told:
         if process.poll() is not None or time.monotonic() > deadline:
             raise RunError(f"Flower's SuperLink did not start; {folder.output} says why")
         told.wait(0.3)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the SuperLink and all that it started: first politely, then not."""
-    family: set[psutil.Process] = set()
-    for send in (psutil.Process.terminate, psutil.Process.kill):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family |= {psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)}
-        for each in family:
-            try:
-                send(each)
-            except psutil.NoSuchProcess:
-                continue
-        _, alive = psutil.wait_procs(family, timeout=GRACE_S)
-        family = set(alive)
-    process.wait()

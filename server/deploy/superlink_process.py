@@ -4,12 +4,18 @@ Started by `stsmm server start`; ends when that command is gone.
 """
 
 import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 from server.deploy.app_service import app_service
 from server.deploy.folder import ServerFolder
+from server.deploy.processes import end_processes
 from stsmm_core.kit import CA_FILE, SERVER_CERTIFICATE_FILE, SERVER_KEY_FILE
+
+GRACE_S = 3.0
 
 
 def main(kit: Path, parent: int) -> None:
@@ -40,17 +46,24 @@ def superlink_command(folder: ServerFolder) -> list[str]:
 
 
 def _run_superlink(folder: ServerFolder, parent: int) -> None:
-    from flwr.supercore.app_utils import start_parent_process_monitor
     from flwr.superlink import extensions
     from flwr.superlink.cli.flower_superlink import flower_superlink
     from starlette.middleware import Middleware
 
     from server.deploy.this_machine import OnlyForNodes
 
-    start_parent_process_monitor(parent)
+    threading.Thread(target=_end_with, args=(folder, parent), daemon=True).start()
     extensions.get_middleware = lambda: (Middleware(OnlyForNodes),)
     sys.argv = superlink_command(folder)
     flower_superlink()
+
+
+def _end_with(folder: ServerFolder, parent: int) -> None:
+    """End with all that was started here when the process `parent` has ended: Flower alone would wait for nodes."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    end_processes(folder, grace_s=GRACE_S)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

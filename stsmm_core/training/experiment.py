@@ -1,5 +1,6 @@
 """The course of an experiment, the same for one centre and for a federation of them."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -169,7 +170,7 @@ def run_fold(
         RunError: when the validation loss is not a number.
     """
     path = checkpoints / f"fold-{fold}.pt"
-    saved = load_progress(path) if path.exists() else None
+    saved = _last_progress(path)
     encoding = consortium.begin_fold(fold, saved.encoding if saved else None)
     consortium.remember(saved.memory if saved else {})
     progress = saved or _untrained(consortium, experiment, encoding, fold)
@@ -219,10 +220,12 @@ _ARRAYS = ("weights", "selected", "memory")
 
 
 def save_progress(progress: Progress, path: Path) -> None:
-    """Write a checkpoint in one step: a killed run finds the last whole one."""
+    """Write a checkpoint in one step, and keep the one before: a killed run finds the last whole one."""
     content = asdict(progress)
     for name in _ARRAYS:
         content[name] = {key: torch.from_numpy(value) for key, value in content[name].items()}
+    if path.exists():
+        os.replace(path, _previous(path))
     write_atomically(path, lambda temporary: torch.save(content, temporary))
 
 
@@ -237,6 +240,27 @@ def load_progress(path: Path) -> Progress:
     moments = {key: tuple(value) for key, value in content["encoding"]["moments"].items()}
     content["encoding"] = ClinicalEncoding(tuple(content["encoding"]["variables"]), moments)
     return Progress(**content)
+
+
+def _last_progress(path: Path) -> Progress | None:
+    """The last checkpoint that can be read: a power cut can leave the newest one torn, which loses a round at most.
+
+    Raises:
+        RunError: when there are checkpoints and none can be read.
+    """
+    found = [file for file in (path, _previous(path)) if file.exists()]
+    for file in found:
+        try:
+            return load_progress(file)
+        except Exception:  # torn bytes make torch raise errors of many kinds
+            continue
+    if found:
+        raise RunError(f"{path}: neither this checkpoint nor the one before can be read; the run must begin again")
+    return None
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def _untrained(consortium: Consortium, experiment: Experiment, encoding: ClinicalEncoding, fold: int) -> Progress:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from stsmm_core.cohort.dictionary import PATIENT_ID
 from stsmm_core.files import write_atomically
 
-KEPT = 2
-"""Rounds kept: the server may have to repeat its last round after a crash, from the state before it."""
+KEPT = 3
+"""Rounds kept: the server may have to repeat its last two rounds after a crash, from the state before them."""
 
 
 @dataclass(frozen=True)

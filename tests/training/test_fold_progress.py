@@ -7,9 +7,10 @@ import torch
 
 from stsmm_core.cohort.clinical import ClinicalEncoding
 from stsmm_core.config import Blending, Experiment
+from stsmm_core.errors import RunError
 from stsmm_core.run_folder import HISTORY_COLUMNS
 from stsmm_core.training.blending import BlendingState, Interval
-from stsmm_core.training.experiment import Progress, blend, load_progress, save_progress, write_history
+from stsmm_core.training.experiment import Progress, _last_progress, blend, load_progress, save_progress, write_history
 from stsmm_core.training.losses import LossChanges, LossSums
 from stsmm_core.training.rounds import RoundLosses
 
@@ -198,3 +199,20 @@ def test_sites_add_up_before_blending():
 def test_nothing_to_blend_by(observed):
     before = BlendingState((0.2, 0.3, 0.5), updates=1)
     assert blend(before, observed, EXPERIMENT) == before
+
+
+def test_a_torn_checkpoint_loses_one_round(tmp_path):
+    path = tmp_path / "fold-0.pt"
+    first = after(start(), 1, 1.0)
+    save_progress(first, path)
+    save_progress(after(first, 2, 0.9), path)
+    found = _last_progress(path)
+    assert found is not None
+    assert found.round == 2
+    path.write_bytes(path.read_bytes()[:100])
+    found = _last_progress(path)
+    assert found is not None
+    assert found.round == 1
+    (tmp_path / "fold-0.previous.pt").write_bytes(b"")
+    with pytest.raises(RunError, match="neither"):
+        _last_progress(path)

@@ -1,0 +1,30 @@
+"""The processes of a running server: all that inherited the kit's variable, whoever their parent is by now."""
+
+import contextlib
+import os
+
+import psutil
+
+from server.deploy.folder import ServerFolder
+from server.registered import NODES_VARIABLE
+
+
+def find_processes(folder: ServerFolder) -> list[psutil.Process]:
+    """Living processes of the server of a kit, without this one."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.AccessDenied, psutil.NoSuchProcess):
+            ours = process.environ().get(NODES_VARIABLE) == str(folder.nodes)
+            if ours and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def end_processes(folder: ServerFolder, *, grace_s: float) -> None:
+    """End them: first politely, then not. One that went on alone could write into a run that is resumed."""
+    for send in (psutil.Process.terminate, psutil.Process.kill):
+        processes = find_processes(folder)
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                send(process)
+        psutil.wait_procs(processes, timeout=grace_s)
