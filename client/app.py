@@ -12,6 +12,7 @@ from client.site import PolicyError, RiskSetsNotSharedError, Site
 from client.work import open_site, site_log
 from stsmm_core import protocol
 from stsmm_core.errors import CohortError, ConfigError, RunError
+from stsmm_core.protocol import refusals
 from stsmm_core.protocol.cox import (
     COX_BASELINE_ACTION,
     COX_COLUMNS_ACTION,
@@ -22,17 +23,13 @@ from stsmm_core.protocol.cox import (
 from stsmm_core.protocol.time_counts import TIME_COUNTS_ACTION
 from stsmm_core.training.centre import Centre
 
-_UNEXPECTED = "an unexpected error; the site's log holds it"
 _SAFE_SENTENCES: tuple[tuple[type[Exception], str], ...] = (
-    (CohortError, "the site's cohort cannot be used as it is; `stsmm cohort check` at the site says why"),
-    (ConfigError, "the site's settings or the experiment are not valid; the site's log says why"),
-    (
-        RiskSetsNotSharedError,
-        "the site gives no risk-set sums: cox.stratified = true does without them, or its site.toml allows them",
-    ),
-    (PolicyError, "the experiment leaves a set of fewer patients than the site's minimum cell size"),
-    (RunError, "the site cannot do this work; the site's log says why"),
-    (protocol.ProtocolError, "the message does not have the agreed layout; do site and server run one version?"),
+    (CohortError, refusals.COHORT),
+    (ConfigError, refusals.SETTINGS),
+    (RiskSetsNotSharedError, refusals.NO_RISK_SETS),
+    (PolicyError, refusals.SMALL_SET),
+    (RunError, refusals.CANNOT),
+    (protocol.ProtocolError, refusals.LAYOUT),
 )
 
 app = ClientApp()
@@ -132,11 +129,11 @@ def _answer(message: Message, context: Context, answer: Callable[[Site, Centre],
         except Exception as error:
             # Every error ends here: Flower would send its text, which may name a patient or a path, to the server.
             known = next((said for kind, said in _SAFE_SENTENCES if isinstance(error, kind)), None)
-            content = _refusal(known or _UNEXPECTED)
+            content = _refusal(known or refusals.UNEXPECTED)
             site_log(site_file).error("refused: %s", error, exc_info=known is None)
     except Exception:
         # Not even the log could be written. The text of the error may name a patient or a path: it stays here.
-        content = _refusal(_UNEXPECTED)
+        content = _refusal(refusals.UNEXPECTED)
     return Message(content=content, reply_to=message)
 
 

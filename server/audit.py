@@ -1,14 +1,14 @@
 """The audit log of a run: what the server decided about a site's reply, and why. Lines are only ever added."""
 
-import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+
+from stsmm_core.audit.chain import append
 
 
 @dataclass(frozen=True)
 class AuditLog:
-    """A file of one JSON object a line: time, fold, round, site, stage, decision, reason.
+    """A chained log, a line a decision: time, fold, round, site, stage, decision, reason.
 
     Attributes:
         fold: which model of a cross-validation is being trained.
@@ -26,14 +26,14 @@ class AuditLog:
         self._add(site, stage, "warning", reason, round_number)
 
     def _add(self, site: str, stage: str, decision: str, reason: str, round_number: int | None) -> None:
-        entry = {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "fold": self.fold,
-            "round": round_number,
-            "site": site,
-            "stage": stage,
-            "decision": decision,
-            "reason": reason,
-        }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        append(
+            self.path,
+            {
+                "fold": self.fold,
+                "round": round_number,
+                "site": site,
+                "stage": stage,
+                "decision": decision,
+                "reason": reason,
+            },
+        )

@@ -13,6 +13,10 @@ class CohortError(StsmmError):
     """A cohort folder cannot be used as it is."""
 
 
+class KitError(StsmmError):
+    """A start-up kit cannot be used as it is."""
+
+
 class RunError(StsmmError):
     """A run cannot start or go on."""
 

@@ -1,13 +1,22 @@
-"""The start-up kits of a consortium, known to server and site: their files and the settings in `kit.toml`."""
+"""The start-up kits of a consortium, known to server and site: files, settings in `kit.toml`, signature, expiry."""
 
+import hashlib
+import os
+import stat
 import tomllib
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from stsmm_core.certificates import certificate_sha256, read_certificate
 from stsmm_core.cohort.cohort import Name
-from stsmm_core.errors import StsmmError
+from stsmm_core.errors import KitError
 
 KIT_FILE = "kit.toml"
 """What the kit is: written by `server provision`, signed, never edited."""
@@ -26,6 +35,9 @@ AUDIT_LOG_FILE = "audit.jsonl"
 """Within state: what was decided and what left."""
 
 CA_KEY_FILE = "ca.key"
+"""Of the server's kit, unless it was moved to a safe place: needed for new sites and certificates, not to run."""
+PROJECT_FILE = "consortium.toml"
+"""Of the server's kit: what the kits were made from."""
 SERVER_CERTIFICATE_FILE = "server.pem"
 SERVER_KEY_FILE = "server.key"
 NODES_FOLDER = "nodes"
@@ -46,8 +58,17 @@ REVIEWERS_FILE = "reviewers.yaml"
 """Of a site's kit: Ed25519 public keys of the reviewers whose signatures the site trusts, by id; Flower's format."""
 
 
-class KitError(StsmmError):
-    """A kit cannot be used as it is."""
+UNSIGNED: dict[str, frozenset[str]] = {
+    "server": frozenset(
+        {CA_KEY_FILE, NODES_FOLDER, REVOKED_FOLDER, FINGERPRINTS_FILE, APPS_FOLDER, RUNS_FOLDER, STATE_FOLDER}
+    ),
+    "site": frozenset({NODE_KEY_FILE, NODE_PUBLIC_KEY_FILE, SITE_FILE, REVIEWERS_FILE, STATE_FOLDER}),
+}
+"""What the manifest of each kind of kit may leave out: what somebody edits or a running program writes; a key that is
+made at the site; and at the server who is a member, so that a site can be revoked at once while the authority's key
+lies elsewhere."""
+PRIVATE_KEYS = (CA_KEY_FILE, SERVER_KEY_FILE, NODE_KEY_FILE)
+WARNED_BEFORE = timedelta(days=60)
 
 
 class ServerAddress(BaseModel):
@@ -109,3 +130,104 @@ def read_kit(folder: Path, kind: type[Kit]) -> Kit:
     except ValidationError as error:
         faults = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors())
         raise KitError(f"{path}: not a kit of this kind ({faults}); is it the right folder?") from None
+
+
+class KitManifest(BaseModel):
+    """manifest.json."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["server", "site"]
+    files: dict[str, str]
+    """sha256 by path within the kit, with forward slashes."""
+
+
+def verify_kit(folder: Path) -> None:
+    """Make sure that a kit is as its consortium's certificate authority signed it, and its keys are private.
+
+    Who swaps the authority as well is found by comparing fingerprints.txt on the telephone.
+
+    Raises:
+        KitError: naming the file that was changed, is missing or was added, or that others can read.
+    """
+    authority = read_certificate(folder / CA_FILE)
+    manifest = _read_manifest(folder, authority)
+    for name, sha256 in sorted(manifest.files.items()):
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise KitError(f"{path}: this file of the kit is missing; take the kit as it was sent")
+        if file_sha256(path) != sha256:
+            raise KitError(f"{path}: this file was changed since the kit was made; take the kit as it was sent")
+    for name in signed_paths(folder, manifest.kind):
+        if name not in manifest.files:
+            raise KitError(f"{folder / name}: this file was added since the kit was made; remove it")
+    if read_kit(folder, SiteKit if manifest.kind == "site" else ServerKit).ca_sha256 != certificate_sha256(authority):
+        raise KitError(f"{folder / CA_FILE}: not the authority that {KIT_FILE} names; take the kit as it was sent")
+    for name in PRIVATE_KEYS:
+        path = folder / name
+        if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise KitError(f"{path}: this private key can be read by other users; chmod 600 {path}")
+
+
+def signed_paths(folder: Path, kind: str) -> list[str]:
+    """Paths of a kit's files, without what its manifest may leave out, the manifest and its signature."""
+    left_out = UNSIGNED[kind] | {MANIFEST_FILE, MANIFEST_SIGNATURE_FILE}
+    paths = []
+    for root, folders, files in os.walk(folder):
+        here = Path(root).relative_to(folder)
+        if here == Path():
+            folders[:] = [name for name in folders if name not in left_out]
+            files = [name for name in files if name not in left_out]
+        links = [name for name in folders if (Path(root) / name).is_symlink()]
+        paths += [(here / name).as_posix() for name in [*files, *links]]
+    return sorted(paths)
+
+
+def file_sha256(path: Path) -> str:
+    """Digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def expiry_warnings(kit: Path, now: datetime) -> list[str]:
+    """Sentences on the certificates of a kit (server's or site's) that are not valid now, or not for much longer.
+
+    Args:
+        now: with a time zone.
+    """
+    remedies = {CA_FILE: "the consortium needs a new authority, and each site a new kit: stsmm server provision"}
+    if (kit / SERVER_CERTIFICATE_FILE).exists():
+        remedies[SERVER_CERTIFICATE_FILE] = f"stsmm server rotate {kit}, then start the server again"
+    sentences = []
+    for file, remedy in remedies.items():
+        certificate = read_certificate(kit / file)
+        begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        if now < begin:
+            sentences.append(
+                f"{file} is valid from {begin:%Y-%m-%d %H:%M} UTC, and here it is {now:%Y-%m-%d %H:%M %Z}: "
+                "is this machine's clock right?"
+            )
+        elif now >= end:
+            sentences.append(f"{file} ended on {end:%Y-%m-%d %H:%M} UTC, nobody can connect: {remedy}")
+        elif now >= end - WARNED_BEFORE:
+            sentences.append(f"{file} ends on {end:%Y-%m-%d}, in {(end - now).days} days: {remedy}")
+    return sentences
+
+
+def _read_manifest(folder: Path, authority: x509.Certificate) -> KitManifest:
+    path = folder / MANIFEST_FILE
+    try:
+        content, signature = path.read_bytes(), (folder / MANIFEST_SIGNATURE_FILE).read_bytes()
+    except FileNotFoundError as error:
+        raise KitError(f"{error.filename}: this file of the kit is missing; take the kit as it was sent") from None
+    key = authority.public_key()
+    try:
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise InvalidSignature
+        key.verify(signature, content, ec.ECDSA(hashes.SHA384()))
+    except InvalidSignature:
+        raise KitError(
+            f"{path}: not signed by the authority in {CA_FILE}: one of the two, or {MANIFEST_SIGNATURE_FILE}, was changed; "
+            "take the kit as it was sent"
+        ) from None
+    return KitManifest.model_validate_json(content)

@@ -12,10 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
-from flwr.common.constant import NodeStatus
 from flwr.proto.fleet_pb2 import ActivateNodeRequest
 from flwr.server.superlink.linkstate import LinkState
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, NodeStatus
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.superlink.dependencies.linkstate import get_linkstate
 from flwr.superlink.routers.fleet.node_auth import authenticate_node

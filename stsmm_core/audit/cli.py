@@ -1,5 +1,68 @@
 """stsmm audit: read and verify an audit log."""
 
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from stsmm_core.audit import chain
 
 app = typer.Typer(no_args_is_help=True, help="Verify the audit log of a server, a site or a run.")
+
+File = Annotated[Path, typer.Argument(help="audit.jsonl of a run, or of the state folder of a kit.")]
+
+
+@app.command()
+def verify(
+    file: File,
+    head: Annotated[
+        str | None, typer.Option(help="A head hash of this log that was noted elsewhere, now or at an earlier time.")
+    ] = None,
+) -> None:
+    """Show whether anybody changed the log; ends with code 1 and the first line that does not fit if so."""
+    lines = chain.verify(file, head)
+    console = Console(soft_wrap=True)
+    console.print(f"{lines} lines, none changed, removed, inserted or moved.", highlight=False)
+    if head is not None:
+        console.print("The hash you noted is that of one of them.")
+    cut_off = sum(chain.CHAIN in entry for entry in chain.read(file))
+    if cut_off:
+        console.print(f"Writing was cut off {cut_off} times (power, full disk); the log notes where.", highlight=False)
+    console.print(f"Head: {chain.head(file).sha256}", highlight=False)
+
+
+@app.command()
+def show(file: File) -> None:
+    """The lines as a table. It does not judge whether they are genuine: verify does."""
+    Console().print(_table(chain.read(file)))
+
+
+def _table(entries: tuple[dict[str, Any], ...]) -> Table:
+    """One column a key that every line has, and one for all the others."""
+    said = [{key: value for key, value in entry.items() if key != "previous"} for entry in entries]
+    events = [entry for entry in said if chain.CHAIN not in entry]
+    counts = Counter(key for entry in events for key in entry)
+    columns = [key for key in counts if counts[key] == len(events)]
+    table = Table("line", *columns, "more")
+    for number, entry in enumerate(said, start=1):
+        more = {key: value for key, value in entry.items() if key not in columns}
+        table.add_row(str(number), *(Text(_plain(entry.get(key))) for key in columns), Text(_pairs(more)))
+    return table
+
+
+def _pairs(more: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {_plain(value)}" for key, value in more.items())
+
+
+def _plain(value: object) -> str:
+    """A value as one line without control characters: a log may hold what somebody else sent."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return "".join(character if character.isprintable() else "?" for character in text)

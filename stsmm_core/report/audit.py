@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from stsmm_core.audit.chain import CHAIN
 from stsmm_core.report.run_files import Record, broken, read_text
 from stsmm_core.run_folder import AUDIT_FILE
 
@@ -22,7 +23,9 @@ class AuditEntry(Record):
 
 
 def read_audit(run: Path) -> tuple[AuditEntry, ...]:
-    """The lines of a run's audit log; none where nothing was left out.
+    """The decisions in a run's audit log; none where nothing was left out.
+
+    Lines that the chain itself added are none.
 
     Raises:
         RunError: naming the line that is broken.
@@ -33,7 +36,9 @@ def read_audit(run: Path) -> tuple[AuditEntry, ...]:
     entries = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         try:
-            entries.append(AuditEntry.model_validate(json.loads(line)))
+            entry = json.loads(line)
+            if CHAIN not in entry:
+                entries.append(AuditEntry.model_validate(entry))
         except (json.JSONDecodeError, ValidationError):
             raise broken(path, f"line {number} is no entry of an audit log") from None
     return tuple(entries)

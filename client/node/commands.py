@@ -1,0 +1,128 @@
+"""stsmm site approve, start, status, stop."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from stsmm_core.errors import ConfigError
+
+Kit = Annotated[Path, typer.Argument(metavar="KIT", help="The folder of the site's kit.", exists=True, file_okay=False)]
+
+
+def approve(
+    kit: Kit,
+    app: Annotated[Path | None, typer.Argument(help="An app (.fab), or with --key a public key.")] = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Show every changed line.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    key: Annotated[str | None, typer.Option(help="Trust a reviewer's key under this id; needs --of.")] = None,
+    of: Annotated[str | None, typer.Option("--of", help="The reviewer's site.")] = None,
+    remove_key: Annotated[str | None, typer.Option(help="Trust this key no more.")] = None,
+    revoke: Annotated[str | None, typer.Option(help="Take the approval of this sha256 back.")] = None,
+) -> None:
+    """Approve an app after a look at what changed; without one, list the approvals."""
+    from client.node import approval, reviewers
+    from client.node.ledger import Ledger
+
+    console = Console(soft_wrap=True, highlight=False)
+    if remove_key is not None:
+        reviewers.remove_reviewer(kit, remove_key)
+        console.print(f"The key {remove_key} is trusted no more.")
+    elif revoke is not None:
+        console.print(f"{approval.revoke(kit, revoke)} is approved no more; the next message of its runs is refused.")
+    elif key is not None:
+        if of is None or app is None:
+            raise ConfigError("a key needs its file and the site of its reviewer: --key ID --of SITE FILE")
+        reviewers.add_reviewer(kit, key, app, of)
+        console.print(f"The key {key} of {of} is trusted from the next start of the node on.")
+    elif app is None:
+        for each in Ledger(kit).approvals():
+            state = "approved" if each.holds else f"revoked {each.revoked_at}"
+            console.print(f"{each.sha256}  {each.app}  {each.approved_at}  by {each.approved_by}  {state}")
+    else:
+        _approve(console, kit, app, diff=diff, yes=yes)
+
+
+def start(kit: Kit, detach: Annotated[bool, typer.Option("--detach", help="Go on in the background.")] = False) -> None:
+    """Start the node; it runs until it is stopped."""
+    from client.node import node
+
+    if not detach:
+        node.start(kit)
+        return
+    import subprocess
+    import sys
+
+    from client.node.settings import state_folder
+
+    node.check_ready(kit)
+    path = state_folder(kit) / "node.out"
+    path.touch(mode=0o600)
+    with path.open("wb") as out:
+        command = "from stsmm_core.cli import main; main()"
+        subprocess.Popen(
+            [sys.executable, "-c", command, "site", "start", str(kit)], stdout=out, stderr=out, start_new_session=True
+        )
+    Console().print(f"Started; stsmm site status {kit} says how it goes.")
+
+
+def status(kit: Kit) -> None:
+    """Whether the node runs and is connected, and what it did."""
+    from client.node import node
+    from client.node.ledger import Ledger
+
+    console, ledger = Console(soft_wrap=True, highlight=False), Ledger(kit)
+    running = node.is_running(kit)
+    console.print(f"node: {'running' if running else 'not running'}")
+    console.print(f"connected: {'yes' if running and node.is_connected(ledger) else 'no'}")
+    for key in ("in hand", "last message", "last refusal"):
+        noted = ledger.noted(key)
+        text = "none" if noted is None else f"{noted['at']}  {noted.get('message', noted.get('reason'))}"
+        console.print(f"{key}: {text}")
+    console.print(f"rounds today: {ledger.rounds_today()}")
+    table = Table("run", "seen", "decision", "code")
+    for run in ledger.runs():
+        table.add_row(run.name or run.run_id, run.seen_at, run.decision, run.code[:12])
+    if ledger.runs():
+        console.print(table)
+
+
+def stop(
+    kit: Kit, now: Annotated[bool, typer.Option("--now", help="Do not wait for the message in hand.")] = False
+) -> None:
+    """End the node after the message in hand."""
+    import time
+
+    from client.node import node
+
+    console = Console(soft_wrap=True, highlight=False)
+    if not node.stop(kit, now=now):
+        console.print("No node of this kit runs.")
+        return
+    console.print("The node ends" + (" now." if now else " after the message in hand; --now does not wait for it."))
+    while node.is_running(kit):
+        time.sleep(0.5)
+    console.print("The node has ended.")
+
+
+def _approve(console: Console, kit: Path, path: Path, *, diff: bool, yes: bool) -> None:
+    from client.node import approval
+
+    new, old = approval.read_app(path), approval.last_approved(kit)
+    console.print(f"{new.name}, sha256 {new.sha256}")
+    changes = approval.compare(old, new)
+    console.print("The first app here." if old is None else f"Against the last approved, {old.sha256}:")
+    for word, names in (("added", changes.added), ("removed", changes.removed), ("changed", changes.changed)):
+        console.print(f"{len(names)} files {word}")
+        if old is not None:
+            for name in names:
+                console.print(f"  {name}", markup=False)
+    if diff:
+        console.print(approval.unified_diff(old, new), markup=False)
+    if not yes and not typer.confirm("May this code work on the site's patients?"):
+        raise typer.Abort
+    if approval.approve(kit, path).sha256 != new.sha256:
+        raise ConfigError(f"{path}: changed while it was shown; look at it again")
+    console.print("Approved.")

@@ -1,0 +1,103 @@
+"""The gate's table is docs/wire.md, and every answer of whole runs passes it."""
+
+import pytest
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from test_wire import RUNS
+from wire_table import listed_fields
+
+from client.node.outgoing import OUTGOING
+from client.node.outgoing_check import HeldBackError, SiteLimits, check_answer, read_question
+from stsmm_core.cohort.synthetic import write_synthetic_cohorts
+from stsmm_core.run_folder import software_versions
+
+
+def test_the_table_is_that_of_the_page():
+    listed = {(row.message, row.name) for row in listed_fields() if row.direction == "to server"}
+    assert {(row.message, row.name) for row in OUTGOING} == listed
+
+
+@pytest.fixture(scope="module")
+def large_cohorts(tmp_path_factory):
+    """Two hospitals whose sets are not below a minimum of five."""
+    out = tmp_path_factory.mktemp("large")
+    write_synthetic_cohorts(out, sites=2, patients=150, seed=3)
+    return out
+
+
+def limits(minimum, site="centre-0"):
+    return SiteLimits(site, 150, ("t1", "t2"), minimum, frozenset({software_versions()["stsmm"]}))
+
+
+# Efron's ties need five events at one time, which no hospital of this size has: it refuses.
+@pytest.mark.parametrize(
+    ("minimum", "name"), [(minimum, name) for minimum in (1, 5) for name in RUNS if (minimum, name) != (5, "efron")]
+)
+def test_every_answer_of_a_run_passes(federate, experiment, cohorts, large_cohorts, tmp_path, request, name, minimum):
+    if minimum == 5:
+        request.getfixturevalue("hospitals")
+        cohorts = large_cohorts
+    changed = {
+        section: getattr(experiment, section).model_copy(update=values) for section, values in RUNS[name].items()
+    }
+    asked = experiment.model_copy(update=changed)
+    passed: list[bool] = []
+
+    def deliver(site, message, answer):
+        reply = answer()
+        question = read_question(message.metadata.message_type, message.content)
+        named = reply.content.config_records.get("site", {}).get("name", "")
+        checked = check_answer(reply.content, question, asked, limits(minimum, str(named)))
+        for key, record in checked.metric_records.items():
+            assert dict(record) == dict(reply.content.metric_records[key])
+        passed.append("refusal" not in checked)
+        reply.content = checked
+        return reply
+
+    federate(asked, [cohorts], tmp_path / "run", deliver=deliver)
+    assert any(passed)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ({"metrics": MetricRecord({"patients": 8, "oldest": 93})}, "not list"),
+        ({"metrics": MetricRecord({"patients": [8, 4711001]})}, "a list where"),
+        ({"metrics": MetricRecord({"patients": 4711001})}, "more than"),
+        ({"metrics": MetricRecord({"patients": 8.5})}, "no count"),
+        ({"metrics": MetricRecord({"patients": 3})}, "min_cell_size"),
+        ({"metrics": MetricRecord({"events": [8, 9, 10]})}, "shape"),
+        ({"metrics": MetricRecord({"events": [8, 2]})}, "min_cell_size"),
+        ({"metrics": MetricRecord({"image-flags": [0, 0, 4, 0, 0]})}, "min_cell_size"),
+        ({"metrics": MetricRecord({"cohort.sex": [50, 2]})}, "min_cell_size"),
+        ({"metrics": MetricRecord({"cohort.age": [3.0, 9.0, 30.0]})}, "min_cell_size"),
+        ({"metrics": MetricRecord({"cohort.age": [30.0, float("nan"), 30.0]})}, "no number"),
+        ({"metrics": ConfigRecord({"patients": "eight"})}, "another kind"),
+        ({"site": ConfigRecord({"name": "Mr Smith"})}, "text"),
+        ({"site": ConfigRecord({"channels": ["t1", "patient-17"]})}, "text"),
+        ({"site": ConfigRecord({"software-version": "patient-17"})}, "text"),
+        ({"site": ConfigRecord({"withheld": ["patient-17"]})}, "text"),
+        ({"site": ConfigRecord({"schema-version": b"17"})}, "text"),
+        ({"refusal": ConfigRecord({"reason": "patient 17 has no image"})}, "text"),
+        ({"notes": ConfigRecord({"reason": "x"})}, "records"),
+        ({}, "records"),
+    ],
+)
+def test_what_is_not_in_the_table_is_held_back(experiment, content, why):
+    question = read_question("query", RecordDict())
+    with pytest.raises(HeldBackError, match=why) as held:
+        check_answer(RecordDict(content), question, experiment, limits(5))
+    assert "17" not in str(held.value)
+    assert "Smith" not in str(held.value)
+
+
+def test_times_of_few_patients_are_held_back(experiment):
+    question = read_question("evaluate.time_counts", RecordDict())
+
+    def check(times, events, censored):
+        fields = {"os.times": times, "os.events": events, "os.censored": censored, "os.withheld": 0}
+        return check_answer(RecordDict({"metrics": MetricRecord(fields)}), question, experiment, limits(5))
+
+    check([30.0, 90.0], [1, 5], [4, 0])
+    for wrong in (([30.0, 90.0], [1, 2], [4, 1]), ([31.0, 90.0], [1, 5], [4, 0]), ([90.0, 30.0], [1, 5], [4, 0])):
+        with pytest.raises(HeldBackError):
+            check(*wrong)

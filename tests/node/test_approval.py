@@ -1,0 +1,78 @@
+"""stsmm site approve, and what the node gets of the environment."""
+
+import hashlib
+import subprocess
+import sys
+
+import pytest
+from conftest import make_app
+from typer.testing import CliRunner
+
+from client.cli import app
+from client.node.ledger import Ledger
+from client.node.node import environment
+from stsmm_core.errors import ConfigError
+
+
+def approve(*arguments):
+    return CliRunner().invoke(app, ["approve", *map(str, arguments)], catch_exceptions=False)
+
+
+def test_approve_shows_what_changed_and_asks(kit, tmp_path):
+    first, second = tmp_path / "1.fab", tmp_path / "2.fab"
+    first.write_bytes(make_app())
+    second.write_bytes(make_app("import os"))
+    assert "first app" in approve(kit, first, "--yes").output
+    said = CliRunner().invoke(app, ["approve", str(kit), str(second), "--diff"], input="n\n")
+    assert "1 files changed" in said.output
+    assert "+import os" in said.output
+    assert said.exit_code == 1
+    ledger = Ledger(kit)
+    assert ledger.is_approved(hashlib.sha256(first.read_bytes()).hexdigest())
+    assert not ledger.is_approved(hashlib.sha256(second.read_bytes()).hexdigest())
+    approve(kit, "--revoke", ledger.approvals()[0].sha256[:8])
+    assert "revoked" in approve(kit).output
+
+
+def test_a_file_that_is_no_app_or_was_changed_is_named(kit, tmp_path):
+    path = tmp_path / "app.fab"
+    path.write_bytes(b"PK")
+    with pytest.raises(ConfigError, match="no app"):
+        approve(kit, path, "--yes")
+    path.write_bytes(make_app().replace(b"# the app", b"# The app"))
+    with pytest.raises(ConfigError, match=r"no app|does not fit"):
+        approve(kit, path, "--yes")
+
+
+def test_the_node_gets_no_more_of_the_environment_than_it_needs(kit, monkeypatch):
+    monkeypatch.setenv("DATABASE_PASSWORD", "secret")
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    own = environment(kit)
+    assert "secret" not in str(own)
+    assert "PYTHONPATH" not in own
+    assert own["FLWR_TELEMETRY_ENABLED"] == "0"
+
+
+def test_the_code_that_runs_is_that_of_the_app_not_the_installed_package(tmp_path):
+    code = hashlib.sha256(b"").hexdigest()
+    folder = tmp_path / "apps" / f"stsmm.stsmm.0.1.0.{code[:8]}"
+    (folder / "client").mkdir(parents=True)
+    (folder / "client" / "__init__.py").touch()
+    (folder / "client" / "app.py").write_text("from flwr.clientapp import ClientApp\napp = ClientApp()\n")
+    (folder / "pyproject.toml").write_text(
+        '[project]\nname = "stsmm"\nversion = "0.1.0"\n[tool.flwr.app]\npublisher = "stsmm"\n'
+        '[tool.flwr.app.components]\nserverapp = "client.app:app"\nclientapp = "client.app:app"\n'
+    )
+    script = (
+        "import sys; from flwr.clientapp.utils import get_load_client_app_fn\n"
+        f"get_load_client_app_fn('', None, True)('stsmm/stsmm', '0.1.0', '{code}')\n"
+        "print(sys.modules['client.app'].__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"FLWR_HOME": str(tmp_path), "FLWR_TELEMETRY_ENABLED": "0"},
+    )
+    assert done.stdout.strip() == str(folder / "client" / "app.py")

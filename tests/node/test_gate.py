@@ -1,0 +1,251 @@
+"""The gate between Flower's own node loop and a server: what gets in, what gets out."""
+
+import base64
+import hashlib
+import json
+import time
+
+import numpy as np
+import pytest
+import yaml
+from conftest import Node, Server, make_app, write_site
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.supercore.primitives.asymmetric_ed25519 import create_message_to_sign
+
+from client.node import approval
+from client.node.ledger import Ledger
+from stsmm_core.audit.chain import read, verify
+from stsmm_core.protocol import refusals
+
+LEGAL = {"patients": 42, "events": 20, "windows-without-event": 0, "weight": 20.0}
+LEGAL |= {"modalities-seen": [1], "modalities-missed": [0]}
+WEIGHTS = {"a": np.arange(6, dtype="float32").reshape(2, 3), "n": np.array(3)}
+
+UNREADABLE = ArrayRecord({"a": Array("float32", (2, 3), "numpy.ndarray", b"patient 17"), "n": Array(WEIGHTS["n"])})
+
+
+def question(number=1, kind="train"):
+    content = RecordDict({"config": ConfigRecord({"fold": 0, "server-round": number})})
+    if kind == "train":
+        content["arrays"] = arrays()
+    return Message(content, 5, kind)
+
+
+def arrays(**changed):
+    return ArrayRecord({name: Array(value) for name, value in (WEIGHTS | changed).items()})
+
+
+def answer_with(metrics=None, weights=None, **records):
+    content = {"metrics": MetricRecord(metrics or LEGAL), "arrays": weights or arrays()} | records
+    return lambda message: Message(RecordDict(content), reply_to=message)
+
+
+@pytest.fixture
+def server():
+    return Server(make_app())
+
+
+@pytest.fixture
+def approved(kit, server):
+    Ledger(kit).approve(server.run.fab_hash, "stsmm/stsmm", "tester")
+    return kit
+
+
+def turn(kit, server, app=None, message=None):
+    server.ask(message or question())
+    node = Node(kit, server)
+    node.turn(app or answer_with())
+    return node
+
+
+def reason(server):
+    return server.sent[-1].content["refusal"]["reason"]
+
+
+def test_a_legal_answer_of_approved_code_passes_and_is_noted(approved, server):
+    turn(approved, server)
+    (sent,) = server.sent
+    assert dict(sent.content["metrics"]) == LEGAL
+    assert {name: value.numpy().tolist() for name, value in sent.content["arrays"].items()} == {
+        name: value.tolist() for name, value in WEIGHTS.items()
+    }
+    log = approved / "state" / "audit.jsonl"
+    assert verify(log) == 1
+    (line,) = read(log)
+    assert line["event"] == "sent"
+    assert line["fields"]["arrays"] == [2, 7]
+    assert (line["code"], line["round"]) == (server.run.fab_hash, 1)
+
+
+@pytest.mark.parametrize(
+    ("app", "why"),
+    [
+        (answer_with(LEGAL | {"oldest": 93}), "field"),
+        (answer_with(LEGAL | {"modalities-seen": [1, 4711001]}), "shape"),
+        (answer_with(LEGAL | {"patients": 4}), "min_cell"),
+        (answer_with(LEGAL | {"patients": 4711001}), "patients"),
+        (answer_with(notes=ConfigRecord({"text": "patient 17"})), "records"),
+        (answer_with(weights=arrays(a=np.zeros((3, 2), "float32"))), "arrays"),
+        (answer_with(weights=arrays(a=np.zeros((2, 3), "float64"))), "arrays"),
+        (answer_with(weights=arrays(b=np.zeros(3))), "arrays"),
+        (answer_with(metrics={"patients": 42, "weight": float("inf")}), "number"),
+        (
+            answer_with(weights=UNREADABLE),
+            "read",
+        ),
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_not_in_the_table_is_replaced_by_a_refusal(approved, server, app, why):
+    turn(approved, server, app)
+    assert reason(server) == refusals.HELD_BACK
+    assert list(server.sent[0].content) == ["refusal"]
+    (line,) = read(approved / "state" / "audit.jsonl")
+    assert why in line["detail"]
+    assert "17" not in line["detail"]
+
+
+def test_the_text_of_an_error_stays(approved, server):
+    turn(approved, server, lambda message: Message(Error(2, "KeyError: 'patient 17'"), reply_to=message))
+    assert server.sent[0].error.code == 2
+    assert server.sent[0].error.reason == "the app failed at the site"
+
+
+def test_an_error_number_of_the_apps_own_stays(approved, server):
+    turn(approved, server, lambda message: Message(Error(4711001, ""), reply_to=message))
+    assert server.sent[0].error.code == 0
+
+
+def test_text_in_the_metadata_is_held_back(approved, server):
+    def app(message):
+        reply = answer_with()(message)
+        reply.metadata.group_id = "patient 17"
+        return reply
+
+    turn(approved, server, app)
+    assert reason(server) == refusals.HELD_BACK
+    assert server.sent[0].metadata.group_id == ""
+
+
+def test_a_refusal_of_the_app_passes_if_it_is_a_fixed_sentence(approved, server):
+    def app(sentence):
+        return lambda message: Message(RecordDict({"refusal": ConfigRecord({"reason": sentence})}), reply_to=message)
+
+    turn(approved, server, app(refusals.COHORT))
+    assert reason(server) == refusals.COHORT
+    turn(approved, server, app("patient 17 has no image"))
+    assert reason(server) == refusals.HELD_BACK
+
+
+def test_unapproved_code_never_starts(kit, server):
+    node = turn(kit, server)
+    assert node.started == 0
+    assert reason(server) == refusals.NOT_APPROVED
+    assert read(kit / "state" / "audit.jsonl")[0]["event"] == "refused"
+
+
+def test_a_changed_byte_is_other_code(approved):
+    server = Server(make_app("# changed"))
+    assert turn(approved, server).started == 0
+    assert reason(server) == refusals.NOT_APPROVED
+
+
+def test_revoked_code_is_refused_within_a_run(approved, server):
+    server.ask(question())
+    node = Node(approved, server)
+    node.turn(answer_with())
+    approval.revoke(approved, server.run.fab_hash[:10])
+    server.ask(question(2))
+    node.turn(answer_with())
+    assert reason(server) == refusals.NOT_APPROVED
+    assert node.started == 1
+
+
+@pytest.mark.parametrize("change", [{"fab_id": "stsmm/other"}, {"fab_version": "0.0.9"}, {"fab_hash": "0" * 64}])
+def test_a_run_cannot_name_another_folder_of_code(approved, change):
+    server = Server(make_app(), **change)
+    assert turn(approved, server).started == 0
+    assert reason(server) == refusals.OTHER_CODE
+
+
+def test_other_kinds_of_task_and_message_are_refused(approved, server):
+    turn(approved, server, message=question(kind="evaluate.rows"))
+    assert reason(server) == refusals.UNKNOWN_MESSAGE
+    server.run.primary_task_type = "flwr-agentapp"
+    turn(approved, server)
+    assert reason(server) == refusals.OTHER_TASK
+
+
+@pytest.mark.parametrize(
+    ("policy", "sentence"),
+    [
+        ('models = ["mmnn"]', refusals.OTHER_MODEL),
+        ('endpoints = ["os"]', refusals.OTHER_ENDPOINT),
+        ("require_secure_aggregation = true", refusals.SECURE_AGGREGATION),
+        ("rounds_a_day = 1", refusals.ROUNDS_A_DAY),
+    ],
+)
+def test_policy(approved, server, policy, sentence):
+    write_site(approved, (approved / "site.toml").read_text() + f"[policy]\n{policy}\n")
+    Ledger(approved).serve_round("other", 0, 1, limit=10)
+    assert turn(approved, server).started == 0
+    assert reason(server) == sentence
+
+
+def test_a_repeated_round_counts_once(approved, server):
+    write_site(approved, (approved / "site.toml").read_text() + "[policy]\nrounds_a_day = 2\n")
+    for number in (1, 1, 2, 1, 2):
+        turn(approved, server, message=question(number))  # a new node each time: the ledger remembers
+    assert all("metrics" in sent.content for sent in server.sent)
+    turn(approved, server, message=question(3))
+    assert reason(server) == refusals.ROUNDS_A_DAY
+    assert Ledger(approved).rounds_today() == 2
+
+
+def test_a_configuration_that_is_none_is_refused(approved, server):
+    server.run.override_config["run"] = "../elsewhere"
+    turn(approved, server)
+    assert reason(server) == refusals.BAD_CONFIGURATION
+
+
+def test_what_goes_wrong_in_the_gate_lets_nothing_pass(approved, server, monkeypatch):
+    monkeypatch.setattr("client.node.gate.append", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    turn(approved, server)
+    assert reason(server) == refusals.HELD_BACK
+    monkeypatch.setattr("client.node.gate.admit", lambda *_, **__: 1 / 0)
+    assert turn(approved, server).started == 0
+    assert reason(server) == refusals.GATE_FAILED
+
+
+def test_code_on_the_disk_is_installed_anew(approved, server):
+    old = approved / "state" / "flower" / "apps" / "x"
+    old.mkdir(parents=True)
+    turn(approved, server)
+    assert not old.exists()
+
+
+@pytest.mark.parametrize(
+    ("signers", "passes"),
+    [
+        ([], False),
+        ([("a", "leiden")], False),
+        ([("a", "leiden"), ("b", "leiden")], False),
+        ([("a", "leiden"), ("b", "paris")], True),
+        ([("a", "leiden"), ("wrong", "paris")], False),
+    ],
+)
+def test_signatures_of_reviewers_of_different_sites(kit, server, signers, passes):
+    write_site(kit, (kit / "site.toml").read_text() + "[policy]\nrequired_signatures = 2\n")
+    digest, lines = hashlib.sha256(server.fab.content).digest(), {}
+    for name, site in signers:
+        key = Ed25519PrivateKey.generate()
+        lines[name] = f"{key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()} {site}"
+        signer = Ed25519PrivateKey.generate() if name == "wrong" else key
+        at = int(time.time())
+        signature = base64.urlsafe_b64encode(signer.sign(create_message_to_sign(digest, at))).decode()
+        server.fab.verifications[name] = json.dumps({"signature": signature, "signed_at": at})
+    (kit / "reviewers.yaml").write_text(yaml.safe_dump(lines))
+    assert turn(kit, server).started == passes
+    if not passes:
+        assert reason(server) == refusals.NOT_SIGNED
