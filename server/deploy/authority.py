@@ -38,9 +38,7 @@ def new_authority(consortium: str, days: int, now: datetime) -> Authority:
     builder = _builder(name, key.public_key(), now, now + timedelta(days=days)).issuer_name(name)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
-    builder = builder.add_extension(
-        x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
-    )
+    builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
     return Authority(builder.sign(key, hashes.SHA384()), key)
 
 
@@ -92,9 +90,7 @@ def new_server_certificate(
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-    builder = builder.add_extension(
-        x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False
-    )
+    builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
     identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = builder.add_extension(
         x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False
@@ -113,10 +109,7 @@ def pem(thing: x509.Certificate | ec.EllipticCurvePrivateKey) -> bytes:
 
 def _subject(consortium: str, role: str) -> x509.Name:
     return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "STSMM"),
-            x509.NameAttribute(NameOID.COMMON_NAME, f"{consortium} {role}"),
-        ]
+        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "STSMM"), x509.NameAttribute(NameOID.COMMON_NAME, f"{consortium} {role}")]
     )
 
 

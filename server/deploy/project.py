@@ -199,11 +199,7 @@ def _explain(fault: Any) -> str:
     if kind == "string_pattern_mismatch":
         return f"{key} = {fault['input']!r}: use letters, digits, - and _ only, a letter or digit first"
     message = fault["msg"].removeprefix("Value error, ")
-    return (
-        f"{key}: {message}"
-        if kind == "value_error"
-        else f"{key} = {fault['input']!r}: {message[0].lower()}{message[1:]}"
-    )
+    return f"{key}: {message}" if kind == "value_error" else f"{key} = {fault['input']!r}: {message[0].lower()}{message[1:]}"
 
 
 def _dialled(host: str) -> str:

@@ -100,8 +100,8 @@ def _checks(folder: Path, experiment: Experiment | None) -> dict[Check, Callable
         "control": lambda: check_control(kit().server, kit_context(ca)),
         "health": lambda: check_health(kit().server),
         "device": lambda: check_device(read_settings(folder).device),
-        "disk": lambda: check_disk(folder, experiment, planned_cohort()),
         "cohort": lambda: check_cohort(cohort()),
+        "disk": lambda: check_disk(folder, experiment, planned_cohort()),
     }
     if experiment is not None:
         checks["memory"] = lambda: check_memory(experiment, cohort(), read_settings(folder).device)

@@ -79,7 +79,7 @@ def _check_reviewers(folder: Path, required: int) -> Finding:
         return Finding(
             "approved code",
             "fault",
-            "site.toml asks for signatures of {required} sites, but reviewers.yaml has keys of {known}: no code can run.",
+            "site.toml asks for signatures of {required} sites; reviewers.yaml has keys of {known}: no code can run.",
             "Add keys with stsmm site approve KIT --key ID --of SITE FILE, or lower required_signatures.",
             numbers,
         )
