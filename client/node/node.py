@@ -144,7 +144,7 @@ def _keep_running(kit: Path) -> None:
         wait = SHORTEST_WAIT_S if time.time() - began > SETTLED_S else wait
         print(
             f"The node ended by itself. What is wrong: stsmm site check {kit} (is the key "
-            f"registered, not revoked, and used by this node alone? is the clock right?). It starts again in {wait:.0f} s.",
+            f"registered, not revoked, and used by this node alone? is the clock right?). Next start in {wait:.0f} s.",
             file=sys.stderr,
             flush=True,
         )

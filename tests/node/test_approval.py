@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import make_app
+from gate_server import make_app
 from typer.testing import CliRunner
 
 from client.cli import app

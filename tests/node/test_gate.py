@@ -8,11 +8,11 @@ import time
 import numpy as np
 import pytest
 import yaml
-from conftest import Node, Server, make_app, write_site
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.supercore.primitives.asymmetric_ed25519 import create_message_to_sign
+from gate_server import Node, Server, make_app, write_site
 
 from client.node import approval
 from client.node.ledger import Ledger

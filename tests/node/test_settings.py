@@ -3,7 +3,7 @@
 import stat
 
 import pytest
-from conftest import write_site
+from gate_server import write_site
 
 from client.node.settings import cohort_folder, read_settings, write_site_file
 from client.site import read_site
