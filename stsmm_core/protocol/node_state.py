@@ -1,7 +1,7 @@
 """What the server tells a site before it joins: the state of its key, and the server's versions.
 
-Two GET requests beside Flower's API, on the same port. The first is signed as Flower signs its own, so that only
-the holder of a key learns its state.
+Two GET requests beside Flower's API, on the same port. The first is signed as Flower signs a node's requests, so that
+only the holder of a key learns its state.
 """
 
 from typing import Literal, get_args

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from client.node.preflight.finding import Finding
-from client.node.preflight.policy import read_settings
+from client.node.process import LOG_FILE
+from client.node.settings import read_settings
 from stsmm_core.config import Endpoint, ModelKind
 from stsmm_core.errors import ConfigError, StsmmError
 from stsmm_core.kit import STATE_FOLDER, SiteKit, read_kit
 from stsmm_core.run_folder import software_versions
 
-LOG_FILE = "node.log"
-"""Within state: what the node's process printed."""
 LOG_LINES = 200
 """Of the end of the log are looked at."""
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from client.node.node import is_running
 from client.node.preflight.answers import check_control, check_health, check_registration, check_version
 from client.node.preflight.encryption import check_certificate, check_clock, kit_context
 from client.node.preflight.finding import Check, Finding, skipped
@@ -14,11 +15,11 @@ from client.node.preflight.folder import (
     check_running,
     check_unchanged,
     load_node_key,
-    running_nodes,
 )
 from client.node.preflight.machine import check_cohort, check_device, check_disk, check_memory
-from client.node.preflight.policy import check_approved, check_settings, read_settings
+from client.node.preflight.policy import check_approved, check_settings
 from client.node.preflight.route import check_name, check_port, check_proxy, find_proxy
+from client.node.settings import cohort_folder, read_settings
 from stsmm_core.config import Experiment
 from stsmm_core.errors import ConfigError
 from stsmm_core.kit import CA_FILE, SiteKit, read_kit
@@ -28,13 +29,14 @@ LIMIT_SECONDS = 10.0
 
 NEEDS: Mapping[Check, Sequence[Check]] = {
     "kit unchanged": ("kit",),
-    "approved code": ("settings",),
+    "approved code": ("permissions", "settings"),
+    "this node": ("permissions",),
     "proxy": ("kit",),
     "name": ("proxy",),
     "port": ("name",),
     "certificate": ("port",),
     "clock": ("port",),
-    "registration": ("node key", "certificate", "clock"),
+    "registration": ("node key", "this node", "certificate", "clock"),
     "version": ("certificate",),
     "control": ("certificate",),
     "health": ("kit",),
@@ -69,7 +71,7 @@ def _checks(folder: Path, experiment: Experiment | None) -> dict[Check, Callable
         return read_kit(folder, SiteKit)
 
     def cohort() -> Path:
-        return Path(read_settings(folder).cohort)
+        return cohort_folder(folder, read_settings(folder))
 
     def planned_cohort() -> Path | None:
         try:
@@ -85,21 +87,21 @@ def _checks(folder: Path, experiment: Experiment | None) -> dict[Check, Callable
         "node key": lambda: check_node_key(folder),
         "settings": lambda: check_settings(folder),
         "approved code": lambda: check_approved(folder),
-        "this node": lambda: check_running(running_nodes(folder)),
+        "this node": lambda: check_running(running=is_running(folder)),
         "proxy": lambda: check_proxy(kit().server),
         "name": lambda: check_name(kit().server, find_proxy(kit().server)),
         "port": lambda: check_port(kit().server, find_proxy(kit().server)),
         "certificate": lambda: check_certificate(kit().server, find_proxy(kit().server), ca),
         "clock": lambda: check_clock(kit().server),
         "registration": lambda: check_registration(
-            kit().server, kit_context(ca), load_node_key(folder), running=bool(running_nodes(folder))
+            kit().server, kit_context(ca), load_node_key(folder), running=is_running(folder)
         ),
         "version": lambda: check_version(kit().server, kit_context(ca)),
         "control": lambda: check_control(kit().server, kit_context(ca)),
         "health": lambda: check_health(kit().server),
         "device": lambda: check_device(read_settings(folder).device),
-        "disk": lambda: check_disk(folder, experiment, planned_cohort()),
         "cohort": lambda: check_cohort(cohort()),
+        "disk": lambda: check_disk(folder, experiment, planned_cohort()),
     }
     if experiment is not None:
         checks["memory"] = lambda: check_memory(experiment, cohort(), read_settings(folder).device)

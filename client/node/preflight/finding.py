@@ -24,9 +24,9 @@ Check = Literal[
     "control",
     "health",
     "device",
-    "memory",
-    "disk",
     "cohort",
+    "disk",
+    "memory",
 ]
 CHECKS: tuple[Check, ...] = get_args(Check)
 

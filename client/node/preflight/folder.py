@@ -4,13 +4,11 @@ import os
 import stat
 from pathlib import Path
 
-import psutil
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
 from client.node.preflight.finding import Finding
 from stsmm_core.kit import (
-    FLOWER_FOLDER,
     KIT_FILE,
     NODE_KEY_FILE,
     NODE_PUBLIC_KEY_FILE,
@@ -18,10 +16,8 @@ from stsmm_core.kit import (
     KitError,
     SiteKit,
     read_kit,
+    verify_kit,
 )
-
-NODE_MODULE = "client.node.process"
-"""What the node's process runs."""
 
 
 class NodeKeyError(KitError):
@@ -45,15 +41,13 @@ def check_kit_file(folder: Path) -> Finding:
 
 def check_unchanged(folder: Path) -> Finding:
     """Whether every file that nobody edits is as the server's operator made it."""
-    from stsmm_core.kit import verify_kit
-
     try:
         verify_kit(folder)
     except (KitError, OSError) as error:
         return Finding(
             "kit unchanged",
             "fault",
-            "The kit is not as it was sent: a file was changed, is missing or was added.",
+            "The kit is not as it was sent: a file was changed, is missing, was added, or can be read by others.",
             "Unpack the kit again; keep your site.toml, reviewers.yaml and state.",
             detail=str(error),
         )
@@ -156,31 +150,8 @@ def check_node_key(folder: Path) -> Finding:
     return Finding("node key", "ok", "The node's keys belong together.")
 
 
-def running_nodes(folder: Path) -> list[int]:
-    """Process ids of this user's nodes that run from this kit, known by the FLWR_HOME they were given."""
-    home = (folder / STATE_FOLDER / FLOWER_FOLDER).resolve()
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if NODE_MODULE in process.cmdline() and Path(process.environ().get("FLWR_HOME", "/")).resolve() == home:
-                found.append(process.pid)
-        except (psutil.Error, OSError):  # another user's, or gone by now
-            continue
-    return found
-
-
-def check_running(nodes: list[int]) -> Finding:
+def check_running(*, running: bool) -> Finding:
     """Whether a node runs from this kit already."""
-    processes = ", ".join(f"process {pid}" for pid in nodes)
-    if len(nodes) > 1:
-        return Finding(
-            "this node",
-            "fault",
-            "{nodes} nodes run from this kit: only one can be connected.",
-            "stsmm site stop KIT, then end what is left of them.",
-            {"nodes": len(nodes)},
-            processes,
-        )
-    if nodes:
-        return Finding("this node", "ok", "The node of this kit is running.", detail=processes)
+    if running:
+        return Finding("this node", "ok", "The node of this kit is running.")
     return Finding("this node", "ok", "No node runs from this kit yet.")

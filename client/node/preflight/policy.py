@@ -1,71 +1,26 @@
 """What the site decides: site.toml, and which code it has approved."""
 
-import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import yaml
-from pydantic import ValidationError
-
+from client.node.ledger import approved_apps
 from client.node.preflight.finding import Finding
+from client.node.reviewers import read_reviewers
+from client.node.settings import cohort_folder, read_settings
 from stsmm_core.errors import ConfigError
-from stsmm_core.kit import REVIEWERS_FILE, SITE_FILE, STATE_FOLDER
-
-if TYPE_CHECKING:
-    from client.node.settings import SiteSettings
-
-LEDGER_FILE = "ledger.sqlite"
-"""Within state: approved code and rounds."""
-
-
-def read_settings(folder: Path) -> "SiteSettings":
-    """The site's settings.
-
-    Raises:
-        ConfigError: naming what is wrong with site.toml.
-    """
-    from client.node.settings import SiteSettings
-
-    path = folder / SITE_FILE
-    try:
-        settings = SiteSettings.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise ConfigError(f"{path}: {faults}") from None
-    if not str(settings.cohort) or str(settings.cohort) == ".":
-        raise ConfigError(f"{path}: cohort is empty")
-    return settings
 
 
 def check_settings(folder: Path) -> Finding:
     """Whether site.toml is filled in, and its rules are such that a run can pass them."""
     try:
         settings = read_settings(folder)
-    except ConfigError as error:
+        cohort_folder(folder, settings)
+    except (ConfigError, OSError) as error:
         return Finding(
             "settings",
             "fault",
-            "site.toml is not filled in, or has a mistake.",
+            "site.toml is not filled in, has a mistake, or names a cohort that is not below data_folder.",
             "Mend the line that is named here; the file's comments say what each line means.",
             detail=str(error),
-        )
-    cohort, data = Path(settings.cohort).resolve(), Path(settings.data_folder).resolve()
-    if not str(settings.data_folder) or str(settings.data_folder) == "." or not cohort.is_relative_to(data):
-        return Finding(
-            "settings",
-            "fault",
-            "The cohort does not lie below data_folder: nothing outside it is read.",
-            "Set data_folder in site.toml to the folder that holds the cohort.",
-        )
-    if not cohort.is_dir():
-        return Finding(
-            "settings",
-            "fault",
-            "The cohort folder in site.toml is not there, or this user may not see it.",
-            "Correct cohort in site.toml, or give this user the right to read it.",
-            detail=str(cohort),
         )
     if settings.policy.require_secure_aggregation:
         return Finding(
@@ -96,13 +51,8 @@ def check_approved(folder: Path) -> Finding:
     """Whether any code could run here: an approved app, or enough trusted reviewers where signatures decide."""
     required = read_settings(folder).policy.required_signatures
     if required > 0:
-        return _check_reviewers(folder / REVIEWERS_FILE, required)
-    if not (folder / STATE_FOLDER / LEDGER_FILE).exists():
-        approved = 0
-    else:
-        from client.node.ledger import approved_apps
-
-        approved = len(approved_apps(folder))
+        return _check_reviewers(folder, required)
+    approved = len(approved_apps(folder))
     if approved == 0:
         return Finding(
             "approved code",
@@ -113,21 +63,26 @@ def check_approved(folder: Path) -> Finding:
     return Finding("approved code", "ok", "{apps} apps are approved here.", numbers={"apps": approved})
 
 
-def _check_reviewers(path: Path, required: int) -> Finding:
+def _check_reviewers(folder: Path, required: int) -> Finding:
     try:
-        reviewers = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        reviewers = {}
-    known = len(reviewers) if isinstance(reviewers, dict) else 0
+        known = len({reviewer.site for reviewer in read_reviewers(folder).values()})
+    except ConfigError as error:
+        return Finding(
+            "approved code",
+            "fault",
+            "reviewers.yaml cannot be read, or has a key that is none.",
+            "Add keys with: stsmm site approve KIT --key ID --of SITE FILE",
+            detail=str(error),
+        )
     numbers = {"known": known, "required": required}
     if known < required:
         return Finding(
             "approved code",
             "fault",
-            "site.toml asks for {required} signatures, but reviewers.yaml names {known} reviewers: no code can run.",
-            "Add the reviewers' keys to reviewers.yaml, or lower required_signatures.",
+            "site.toml asks for signatures of {required} sites; reviewers.yaml has keys of {known}: no code can run.",
+            "Add keys with stsmm site approve KIT --key ID --of SITE FILE, or lower required_signatures.",
             numbers,
         )
     return Finding(
-        "approved code", "ok", "Code runs with {required} signatures of {known} trusted reviewers.", numbers=numbers
+        "approved code", "ok", "Code runs with signatures of {required} of {known} trusted sites.", numbers=numbers
     )
