@@ -13,7 +13,7 @@ from pathlib import Path
 from server.deploy.app_service import app_service
 from server.deploy.folder import ServerFolder
 from server.deploy.processes import end_processes
-from stsmm_core.kit import CA_FILE, SERVER_CERTIFICATE_FILE, SERVER_KEY_FILE
+from stsmm_core.kit import CA_FILE, REVOKED_FOLDER, SERVER_CERTIFICATE_FILE, SERVER_KEY_FILE
 
 GRACE_S = 3.0
 
@@ -50,10 +50,14 @@ def _run_superlink(folder: ServerFolder, parent: int) -> None:
     from flwr.superlink.cli.flower_superlink import flower_superlink
     from starlette.middleware import Middleware
 
+    from server.deploy.node_state import NodeStateMiddleware
     from server.deploy.this_machine import OnlyForNodes
 
     threading.Thread(target=_end_with, args=(folder, parent), daemon=True).start()
-    extensions.get_middleware = lambda: (Middleware(OnlyForNodes),)
+    extensions.get_middleware = lambda: (
+        Middleware(OnlyForNodes),
+        Middleware(NodeStateMiddleware, revoked=folder.kit / REVOKED_FOLDER),
+    )
     sys.argv = superlink_command(folder)
     flower_superlink()
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from monai.networks.nets import DenseNet
 from torch import nn
 
 from stsmm_core.config import Model
@@ -20,6 +19,8 @@ def build_image_encoder(config: Model, channels: int) -> nn.Module:
     densenet121 is the paper's (Methods, image network); small_densenet has the same kind of blocks, three of
     them with growth 8, for demonstration and tests.
     """
+    from monai.networks.nets import DenseNet  # half of the start of a process, which many messages do not need
+
     norm = ("group", {"num_groups": GROUPS}) if config.norm == "group" else "batch"
     shape = _DENSENET121 if config.image_encoder == "densenet121" else _SMALL
     return DenseNet(
