@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from stsmm_core.errors import RunError
 from stsmm_core.survival.risk_set_sums import PartialLikelihood
@@ -43,7 +43,7 @@ class CoxFit:
 
     def interval(self, *, level: float = 0.95) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Wald intervals of the coefficients, a shape (covariates,) each."""
-        width = norm.ppf((1 + level) / 2) * self.standard_errors
+        width = ndtri((1 + level) / 2) * self.standard_errors
         return self.coefficients - width, self.coefficients + width
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ def log_log_interval(
     """Interval that is symmetric on the scale of log(-log p); not a number where p is 0 or 1."""
     with np.errstate(divide="ignore", invalid="ignore"):
         inside = np.where((probability > 0) & (probability < 1), probability, np.nan)
-        width = norm.ppf((1 + level) / 2) * error / (inside * np.abs(np.log(inside)))
+        width = ndtri((1 + level) / 2) * error / (inside * np.abs(np.log(inside)))
         return inside ** np.exp(width), inside ** np.exp(-width)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from stsmm_core.survival.concordance import outranks
 from stsmm_core.survival.discrimination import auc, case_and_control_weights
@@ -42,7 +42,7 @@ def smoothed_roc(predictions: Predictions, *, horizon: float) -> RocCurve:
         higher = outranks(rows.risk[is_control], rows.risk[is_case]).mean(axis=0)
         # Placement values of 0 and 1 have no probit; half a control is what the data resolve.
         count = is_control.sum()
-        probits.append(norm.ppf((higher * count + 0.5) / (count + 1)))
+        probits.append(ndtri((higher * count + 0.5) / (count + 1)))
         weights.append(case[is_case] * control.sum())
     if sum(len(each) for each in probits) == 0:
         return RocCurve(np.zeros(0), np.zeros(0), None)
@@ -51,5 +51,5 @@ def smoothed_roc(predictions: Predictions, *, horizon: float) -> RocCurve:
     spread = np.sqrt(np.average((probit - centre) ** 2, weights=weight))
     fpr = np.linspace(0, 1, CURVE_POINTS)
     with np.errstate(divide="ignore"):
-        tpr = norm.cdf((norm.ppf(fpr) - centre) / max(spread, np.finfo(float).eps))
+        tpr = ndtr((ndtri(fpr) - centre) / max(spread, np.finfo(float).eps))
     return RocCurve(fpr, tpr, float(auc(predictions, np.ones((1, len(predictions))), horizon=horizon)[0]))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from stsmm_core.seeds import generator
 from stsmm_core.survival import brier
@@ -19,7 +19,7 @@ from stsmm_core.survival.leaving import Leaving, count_leaving
 from stsmm_core.survival.predictions import Predictions, concatenate
 from stsmm_core.survival.site_records import SiteRecords
 
-GROUP_EDGES = norm.ppf([0.2, 0.4, 0.6, 0.8])
+GROUP_EDGES = ndtri([0.2, 0.4, 0.6, 0.8])
 """Groups of predicted risk: fifths of a normal distribution with the training patients' mean and standard deviation."""
 GROUPS = len(GROUP_EDGES) + 1
 
