@@ -1,0 +1,179 @@
+"""A consortium of real processes: TLS, node authentication, the gate; the same numbers as a simulation, whatever falls over."""
+
+import csv
+import json
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import torch
+from loopback import COMMAND, consortium, stsmm, wait_until
+
+from stsmm_core.training.centre import open_salt
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("loopback")]
+
+EXPERIMENT = """
+seed = 0
+[imaging]
+shape = [16, 16, 16]
+margin_mm = 5.0
+steps = ["resampling", "zscore", "masking"]
+[model]
+image_encoder = "small_densenet"
+norm = "batch"
+[training]
+epochs = {rounds}
+batch_size = 16
+risk_window = 16
+learning_rate = 0.01
+[blending]
+method = "robust"
+interval = 1
+[evaluation]
+bootstrap_replicates = 100
+[federation]
+min_sites = 2
+timeout_s = 300
+"""
+SITES = ("site_1", "site_2", "site_3")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("loopback")
+
+
+@pytest.fixture(scope="module")
+def cohorts(folder):
+    stsmm("cohort", "synth", folder / "cohorts", "--sites", "3", "--patients", "90", "--seed", "0")
+    return folder / "cohorts"
+
+
+@pytest.fixture(scope="module")
+def running(folder, cohorts):
+    """A server and three sites, online."""
+    salts = dict.fromkeys(SITES, open_salt(0))  # what a simulation draws with
+    with consortium(folder / "consortium", cohorts, salts=salts) as made:
+        made.start_server()
+        for site in SITES:
+            made.start_site(site)
+        made.wait_online(*SITES)
+        yield made
+
+
+def experiment(folder, rounds):
+    path = folder / f"rounds{rounds}.toml"
+    path.write_text(EXPERIMENT.format(rounds=rounds))
+    return path
+
+
+@pytest.fixture(scope="module")
+def first(running, folder):
+    """An uninterrupted run."""
+    said = stsmm("server", "run", running.server, experiment(folder, 2), "--name", "first", timeout=600)
+    assert "report.html" in said
+    return running.server / "runs" / "first"
+
+
+def assert_same_numbers(run, other):
+    metrics, others = (json.loads((each / "metrics.json").read_text()) for each in (run, other))
+    assert metrics["selected_rounds"] == others["selected_rounds"]
+    for head, endpoints in metrics["heads"].items():
+        for endpoint, figures in endpoints.items():
+            assert figures["harrell_c"] == pytest.approx(others["heads"][head][endpoint]["harrell_c"], abs=1e-9)
+    rows, other_rows = (list(csv.reader((each / "history.csv").open())) for each in (run, other))
+    assert rows[0] == other_rows[0]
+    values, other_values = (
+        np.array([[float(cell or "nan") for cell in row if not cell[:1].isalpha()] for row in table[1:]])
+        for table in (rows, other_rows)
+    )
+    np.testing.assert_allclose(values, other_values, rtol=1e-4, atol=1e-6)
+    weights, other_weights = (
+        torch.load(each / "checkpoints" / "fold-0.pt", weights_only=True)["weights"] for each in (run, other)
+    )
+    assert weights.keys() == other_weights.keys()
+    for name, value in weights.items():
+        np.testing.assert_allclose(value, other_weights[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_a_deployed_run_equals_the_simulation(first, folder, cohorts):
+    out = folder / "simulated"
+    stsmm("simulate", experiment(folder, 2), "--cohort", cohorts, "--out", out, timeout=600)
+    assert_same_numbers(first, out)
+
+
+def test_every_site_noted_what_left_and_its_log_is_whole(first, running):
+    for site in SITES:
+        log = running.kit(site) / "state" / "audit.jsonl"
+        assert "lines" in stsmm("audit", "verify", log)
+        sent = [json.loads(line) for line in log.read_text().splitlines()]
+        assert {"query", "train", "evaluate", "evaluate.pairs", "evaluate.test"} <= {each["message"] for each in sent}
+        assert {each["code"] for each in sent} == {running.app.stem}
+        assert {each["event"] for each in sent} == {"sent"}
+
+
+def test_a_killed_server_goes_on_from_its_checkpoint_to_the_same_numbers(first, running, folder):
+    stsmm("server", "run", running.server, experiment(folder, 2), "--name", "second", "--no-follow")
+    running.wait_for_round("second", 1)
+    running.programs["server"].kill()
+    assert running.status()["up"] is False
+    running.start_server()
+    running.wait_online(*SITES)
+    assert running.run_state("second")["state"] == "interrupted"
+    stsmm("server", "resume", running.server, "second", timeout=600)
+    assert_same_numbers(running.server / "runs" / "second", first)
+
+
+def test_a_killed_site_is_left_out_and_comes_back(running, folder):
+    stsmm("server", "run", running.server, experiment(folder, 6), "--name", "third", "--no-follow")
+    running.wait_for_round("third", 0)
+    running.programs["site_3"].kill()
+    running.start_site("site_3")
+    running.wait_finished("third")
+    left_out = [each for each in running.audit("third") if each.get("decision") == "left out"]
+    assert left_out
+    assert {each["site"] for each in left_out} == {"site_3"}
+    log = running.kit("site_3") / "state" / "audit.jsonl"
+    trained = {
+        each["round"]
+        for each in map(json.loads, log.read_text().splitlines())
+        if each["run"] == "third" and each["message"] == "train"
+    }
+    assert max(trained) == 6  # it took part again
+    assert "lines" in stsmm("audit", "verify", log)
+
+
+def test_a_node_of_the_same_kit_does_not_start_twice(running):
+    said = stsmm("site", "start", running.kit("site_1"), code=1)
+    assert "runs already" in said
+
+
+def test_unapproved_code_is_refused_at_the_site_and_both_ends_read_why(running, folder):
+    stsmm("site", "approve", running.kit("site_1"), "--revoke", running.app.stem)
+    try:
+        stsmm("server", "run", running.server, experiment(folder, 1), "--name", "fourth", "--no-follow")
+        wait_until(lambda: running.audit("fourth"), seconds=120, what="a refusal at the server")
+        (refusal,) = [each for each in running.audit("fourth") if each.get("stage") == "query"]
+        assert "approved" in refusal["reason"]
+        assert "approved" in stsmm("site", "status", running.kit("site_1"))
+    finally:
+        subprocess.run([*COMMAND, "server", "stop", str(running.server), "fourth"], capture_output=True)
+        stsmm("site", "approve", running.kit("site_1"), running.app, "--yes")
+
+
+def test_a_revoked_site_is_cut_off_and_its_check_says_so(running):
+    stsmm("server", "revoke-site", running.server, "site_2")
+    said = stsmm("site", "check", running.kit("site_2"), code=1)
+    assert "revoked" in said
+    assert running.status()["sites"]["site_2"]["state"] == "revoked"
+
+
+def test_stopping_leaves_no_process(running):
+    stsmm("site", "stop", running.kit("site_1"))
+    wait_until(lambda: running.programs["site_1"].process.poll() is not None, seconds=60, what="site_1 ended")
+    before = running.programs["server"].family()
+    running.programs["server"].end()
+    time.sleep(1)
+    assert not [process for process in before if process.is_running() and process.status() != "zombie"]
