@@ -28,6 +28,7 @@ from stsmm_core.training.rounds import RoundLosses
 from stsmm_core.training.site_data import agreed_channels
 
 WAIT_FOR_NODES_S = 120.0
+GO_ON = "the same command (at a real server: resume) goes on"
 
 Reading = TypeVar("Reading")
 
@@ -36,7 +37,8 @@ class FlowerConsortium:
     """Sites behind a Flower grid.
 
     Args:
-        expected: sites to wait for before the first message.
+        expected: sites to wait for before the first message. After a while the run goes on without those that are
+            missing, if there are as many as `federation.min_sites`.
         audit: where a reply that is left out is noted with its reason.
     """
 
@@ -45,7 +47,11 @@ class FlowerConsortium:
         self._grid = grid
         self._experiment = experiment
         self._audit = audit
-        self._nodes = _wait_for_nodes(grid, expected)
+        self._nodes = _wait_for_nodes(grid, expected, least=experiment.federation.min_sites)
+        if len(self._nodes) < expected:
+            absent = sorted(site for node, site in (registered_sites() or {}).items() if node not in self._nodes)
+            for site in absent or [f"{expected - len(self._nodes)} sites"]:
+                audit.left_out(site, "start", f"not connected {WAIT_FOR_NODES_S:.0f} s after the start")
         self._sites: dict[int, str] = {}
         self._channels = 0
         self._fold = 0
@@ -110,7 +116,7 @@ class FlowerConsortium:
     def train(self, round_number: int, weights: Weights, blending: BlendingState) -> Weights:
         """One round of local training at every site, combined by the strategy."""
         self._strategy.blending = blending
-        _wait_for_nodes(self._grid, self._experiment.federation.min_sites)
+        self._wait_for_enough()
         messages = self._strategy.configure_train(round_number, _record(weights), self._config(), self._grid)
         arrays, _ = self._strategy.aggregate_train(round_number, self._receive(messages))
         assert arrays is not None
@@ -121,7 +127,7 @@ class FlowerConsortium:
     ) -> tuple[RoundLosses, BlendingState]:
         """Loss sums of all sites, and the blending weights that the strategy made of them."""
         self._strategy.blending = blending
-        _wait_for_nodes(self._grid, self._experiment.federation.min_sites)
+        self._wait_for_enough()
         messages = self._strategy.configure_evaluate(round_number, _record(weights), self._config(), self._grid)
         self._strategy.aggregate_evaluate(round_number, self._receive(messages))
         assert self._strategy.losses is not None
@@ -150,7 +156,7 @@ class FlowerConsortium:
         counts = {site: self._read(by_name[site], "test", read) for site in sorted(by_name)}
         tested = {site: pairs for site, pairs in counts.items() if pairs is not None}
         if not tested:
-            raise RunError("no site could test the model; the same command tries the test again")
+            raise RunError(f"no site could test the model; {GO_ON} with the test")
         return tested
 
     def ask(
@@ -230,6 +236,10 @@ class FlowerConsortium:
             self._audit.left_out(self._sites.get(node, f"node {node}"), message_type.split(".")[-1], silence)
         return replies
 
+    def _wait_for_enough(self) -> None:
+        least = self._experiment.federation.min_sites
+        _wait_for_nodes(self._grid, least, least=least)
+
     def _receive(self, messages: Iterable[Message]) -> list[Message]:
         timeout = self._experiment.federation.timeout_s
         asked = list(messages)
@@ -244,13 +254,16 @@ def _check_identity(registered: Mapping[int, str] | None, node: int, site: str) 
         raise LeftOut(f"it says that it is {site}, but its key is of {registered.get(node, 'no registered site')}")
 
 
-def _wait_for_nodes(grid: Grid, expected: int) -> list[int]:
+def _wait_for_nodes(grid: Grid, wanted: int, *, least: int) -> list[int]:
+    """The connected nodes: `wanted` of them, or after a while at least so many as a round needs."""
     deadline = time.monotonic() + WAIT_FOR_NODES_S
-    while len(nodes := sorted(grid.get_node_ids())) < expected:
+    while len(nodes := sorted(grid.get_node_ids())) < wanted:
         if time.monotonic() > deadline:
+            if len(nodes) >= max(least, 1):
+                return nodes
             raise RunError(
-                f"{len(nodes)} of {expected} sites are connected after {WAIT_FOR_NODES_S:.0f} s; "
-                "the same command goes on once they are"
+                f"{len(nodes)} of {wanted} sites are connected after {WAIT_FOR_NODES_S:.0f} s, "
+                f"federation.min_sites asks for {least}; {GO_ON} once they are"
             )
         time.sleep(0.5)
     return nodes

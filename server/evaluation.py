@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from flwr.app import MetricRecord
 
-from server.consortium import FlowerConsortium
+from server.consortium import GO_ON, FlowerConsortium
 from stsmm_core import protocol
 from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
@@ -24,7 +24,7 @@ def ask_for_test(consortium: FlowerConsortium, experiment: Experiment) -> Federa
     def ask(action: str, numbers: Mapping[str, Any], read: Callable[[MetricRecord], Reading]) -> dict[str, Reading]:
         told = consortium.ask(action, "test", numbers, read)
         if not told:
-            raise RunError("no site could test the model; the same command tries the test again")
+            raise RunError(f"no site could test the model; {GO_ON} with the test")
         return told
 
     return run_test(

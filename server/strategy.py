@@ -206,7 +206,7 @@ class GradientBlending(Strategy):
             raise RunError(
                 f"round {server_round}, {stage}: {usable} of {len(self._sites)} sites gave a usable reply, "
                 f"federation.min_sites asks for {self._experiment.federation.min_sites}; audit.jsonl says why, and "
-                "the same command goes on from the last checkpoint"
+                "the same command (at a real server: resume) goes on from the last checkpoint"
             )
 
 
