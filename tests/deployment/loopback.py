@@ -43,7 +43,7 @@ def wait_until(true: Callable[[], object], *, seconds: float, what: str) -> floa
     began = time.monotonic()
     while not true():
         assert time.monotonic() < began + seconds, f"after {seconds:.0f} s still not: {what}"
-        time.sleep(0.3)
+        time.sleep(1)
     return time.monotonic() - began
 
 

@@ -127,22 +127,27 @@ def test_a_killed_server_goes_on_from_its_checkpoint_to_the_same_numbers(first, 
 
 
 def test_a_killed_site_is_left_out_and_comes_back(running, folder):
-    stsmm("server", "run", running.server, experiment(folder, 6), "--name", "third", "--no-follow")
+    stsmm("server", "run", running.server, experiment(folder, 20), "--name", "third", "--no-follow")
     running.wait_for_round("third", 0)
     running.programs["site_3"].kill()
     running.start_site("site_3")
-    running.wait_finished("third")
-    left_out = [each for each in running.audit("third") if each.get("decision") == "left out"]
-    assert left_out
-    assert {each["site"] for each in left_out} == {"site_3"}
+    wait_until(lambda: left_out(running.audit("third")), seconds=300, what="a reply left out")
     log = running.kit("site_3") / "state" / "audit.jsonl"
-    trained = {
-        each["round"]
-        for each in map(json.loads, log.read_text().splitlines())
-        if each["run"] == "third" and each["message"] == "train"
-    }
-    assert max(trained) == 6  # it took part again
+
+    def trained():
+        lines = map(json.loads, log.read_text().splitlines())
+        return {each["round"] for each in lines if (each["run"], each["message"]) == ("third", "train")}
+
+    missed = running.run_state("third")["round"] + 1
+    wait_until(lambda: max(trained(), default=0) > missed, seconds=600, what="site_3 takes part again")
+    assert {each["site"] for each in left_out(running.audit("third"))} == {"site_3"}
+    stsmm("server", "stop", running.server, "third")
+    assert running.run_state("third")["state"] == "stopped"
     assert "lines" in stsmm("audit", "verify", log)
+
+
+def left_out(audit):
+    return [each for each in audit if each.get("decision") == "left out"]
 
 
 def test_a_node_of_the_same_kit_does_not_start_twice(running):
