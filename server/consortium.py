@@ -1,6 +1,7 @@
 """A consortium of Flower nodes: the rounds of an experiment as messages."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import reduce
@@ -12,7 +13,7 @@ from flwr.serverapp import Grid
 
 from server.audit import AuditLog
 from server.registered import registered_sites
-from server.replies import LeftOut, read_numbers
+from server.replies import LeftOut, attributed, read_numbers, read_reply
 from server.strategy import GradientBlending
 from stsmm_core import protocol
 from stsmm_core.cohort.clinical import ClinicalEncoding, ClinicalSummary, fit_encoding
@@ -79,11 +80,13 @@ class FlowerConsortium:
         registered = registered_sites()
         for reply in self._send(protocol.QUERY, config, self._nodes):
             try:
-                description, training = self._read_description(reply)
+                description, training = read_reply(self._read_description, reply)
                 _check_identity(registered, reply.metadata.src_node_id, description.site)
                 answers[reply.metadata.src_node_id] = description, training
             except (LeftOut, protocol.ProtocolError) as reason:
-                self._audit.left_out(f"node {reply.metadata.src_node_id}", "query", str(reason))
+                node = reply.metadata.src_node_id
+                self._audit.left_out((registered or {}).get(node, f"node {node}"), "query", str(reason))
+        self._leave_out_other_channels(answers)
         if len(answers) < self._experiment.federation.min_sites:
             raise RunError(
                 f"{len(answers)} of {len(self._nodes)} sites can take part, "
@@ -192,6 +195,20 @@ class FlowerConsortium:
             self._audit.left_out(site, "cox", reason)
         self._sites = {node: site for node, site in self._sites.items() if site not in set(sites)}
 
+    def _leave_out_other_channels(self, answers: dict[int, tuple[SiteDescription, ClinicalSummary]]) -> None:
+        """A site whose images do not fit most of the others' must not end the run; without a majority nobody is left
+        out, and the run ends with the list."""
+        named = Counter(tuple(each.channels) for each, _ in answers.values() if each.channels)
+        if len(named) < 2 or 2 * max(named.values()) <= named.total():
+            return
+        usual = max(named, key=named.__getitem__)
+        for node, (description, _) in list(answers.items()):
+            if description.channels and tuple(description.channels) != usual:
+                self._audit.left_out(
+                    description.site, "query", f"its image channels are not the other sites' ({', '.join(usual)})"
+                )
+                del answers[node]
+
     def _local_names(self, encoding: ClinicalEncoding) -> frozenset[str]:
         """Weights that stay at the sites."""
         if not self._experiment.federation.local_normalisation:
@@ -211,7 +228,7 @@ class FlowerConsortium:
 
     def _read(self, reply: Message, stage: str, read: Callable[[Message], Reading]) -> Reading | None:
         try:
-            return read(reply)
+            return read_reply(read, reply)
         except (LeftOut, protocol.ProtocolError) as reason:
             self._audit.left_out(self._sites[reply.metadata.src_node_id], stage, str(reason))
             return None
@@ -245,7 +262,8 @@ class FlowerConsortium:
         asked = list(messages)
         for message in asked:  # a message lives 12 hours if not told otherwise; an answer may take days by courier
             message.metadata.ttl = max(message.metadata.ttl, timeout)
-        return list(self._grid.send_and_receive(asked, timeout=timeout))
+        replies = self._grid.send_and_receive(asked, timeout=timeout)
+        return attributed(replies, {message.metadata.message_id: message.metadata.dst_node_id for message in asked})
 
 
 def _check_identity(registered: Mapping[int, str] | None, node: int, site: str) -> None:

@@ -1,7 +1,8 @@
 """Reading a site's reply: what does not fit is left out, with a reason that both ends may read."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import Message, MetricRecord
@@ -13,9 +14,44 @@ from stsmm_core.model.mmnn import Weights
 
 LONGEST_REASON = 200
 
+Reading = TypeVar("Reading")
+
 
 class LeftOut(StsmmError):  # noqa: N818 - it names what happens to the reply, not a failure of the server
     """A reply that cannot take part in the round."""
+
+
+def attributed(replies: Iterable[Message], asked: Mapping[str, int]) -> list[Message]:
+    """The replies, each as from the node that was asked; a second one and those to no question are dropped.
+
+    Who a reply says it is from proves nothing: Flower itself answers for a node that is offline, and the field is
+    among the bytes that a site sends.
+
+    Args:
+        asked: the node of each message, by the message's id.
+    """
+    by_node: dict[int, Message] = {}
+    for reply in replies:
+        node = asked.get(reply.metadata.reply_to_message_id)
+        if node is not None and node not in by_node:
+            reply.metadata.__dict__["_src_node_id"] = node
+            by_node[node] = reply
+    return list(by_node.values())
+
+
+def read_reply(read: Callable[[Message], Reading], reply: Message) -> Reading:
+    """What a reply says.
+
+    Raises:
+        LeftOut, ProtocolError: when it cannot take part, whatever is wrong with what the site sent.
+    """
+    try:
+        return read(reply)
+    except (LeftOut, protocol.ProtocolError):
+        raise
+    except Exception as error:
+        # One site must not end the run. The text may be the site's: only the kind of error is for the log.
+        raise LeftOut(f"the reply cannot be read ({type(error).__name__})") from None
 
 
 def read_numbers(reply: Message) -> MetricRecord:
@@ -26,8 +62,9 @@ def read_numbers(reply: Message) -> MetricRecord:
     """
     if reply.has_error():
         raise LeftOut(f"no answer (Flower error {reply.error.code})")
-    if protocol.REFUSAL in reply.content:
-        raise LeftOut(f"refused: {str(reply.content.config_records[protocol.REFUSAL]['reason'])[:LONGEST_REASON]}")
+    refusal = reply.content.config_records.get(protocol.REFUSAL)
+    if refusal is not None:
+        raise LeftOut(f"refused: {str(refusal.get('reason', 'no reason given'))[:LONGEST_REASON]}")
     if list(reply.content.metric_records) != [protocol.METRICS]:
         raise LeftOut("the reply does not have the agreed records")
     return reply.content.metric_records[protocol.METRICS]

@@ -1,6 +1,7 @@
 """Gradient blending as a Flower strategy around any other."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from logging import INFO
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from server import modules
 from server.audit import AuditLog
-from server.replies import LeftOut, Update, read_numbers, read_update
+from server.replies import LeftOut, Update, read_numbers, read_reply, read_update
 from server.screening import oversized
 from server.strategies import RULES, build_strategy, read_moments, restore_moments
 from stsmm_core import protocol
@@ -184,7 +185,7 @@ class GradientBlending(Strategy):
         return asked
 
     def _usable(
-        self, stage: str, server_round: int, replies: Iterable[Message], read: Callable[[Message, str], Reading]
+        self, stage: str, server_round: int, replies: Iterable[Message], read: Callable[..., Reading]
     ) -> list[tuple[str, Reading]]:
         """The replies that can be read and their sites, in the order of the sites' names."""
         by_site = {self._sites[reply.metadata.src_node_id]: reply for reply in replies}
@@ -195,7 +196,7 @@ class GradientBlending(Strategy):
                     raise LeftOut("not connected")
                 if site not in by_site:
                     raise LeftOut(f"no answer within {self._experiment.federation.timeout_s:g} s")
-                usable.append((site, read(by_site[site], site)))
+                usable.append((site, read_reply(partial(read, site=site), by_site[site])))
             except (LeftOut, protocol.ProtocolError) as reason:
                 self._audit.left_out(site, stage, str(reason), server_round)
         self._check_enough(stage, server_round, len(usable))

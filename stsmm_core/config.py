@@ -300,9 +300,9 @@ class Evaluation(Section):
     train_fraction: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.70
     validation_fraction: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.15
     """Of the whole in a split; in cross-validation its ratio to train_fraction divides each training part."""
-    folds: Annotated[int, Field(ge=2, strict=True)] = 5
-    repeats: Count = 1
-    bootstrap_replicates: Annotated[int, Field(ge=100, strict=True)] = 1000
+    folds: Annotated[int, Field(ge=2, le=100, strict=True)] = 5
+    repeats: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1
+    bootstrap_replicates: Annotated[int, Field(ge=100, le=20_000, strict=True)] = 1000
     horizons_years: tuple[Positive, ...] = Field(default=(2.0, 5.0, 10.0), min_length=1)
     """Years after time zero at which absolute risks are given and tested, increasing."""
 

@@ -62,10 +62,15 @@ def admit(run: Run, fab: Fab, *, kit: Path, ledger: Ledger, policy: Policy) -> A
         raise NotAdmittedError(refusals.OTHER_ENDPOINT)
     if policy.require_secure_aggregation:
         raise NotAdmittedError(refusals.SECURE_AGGREGATION)
-    return Admitted(experiment, name or f"run {run.run_id}", code, hashlib.sha256(text.encode()).hexdigest())
+    config_sha256 = hashlib.sha256(text.encode()).hexdigest()
+    if name and ledger.other_configuration(name, config_sha256):
+        raise NotAdmittedError(refusals.OTHER_RUN)  # the site's state of the earlier run would mix with this one's
+    return Admitted(experiment, name or f"run {run.run_id}", code, config_sha256)
 
 
 def _check_code(run: Run, fab: Fab, code: str, kit: Path, ledger: Ledger, required: int) -> None:
+    if ledger.is_revoked(code):
+        raise NotAdmittedError(refusals.NOT_APPROVED)
     if run.primary_task_type not in ("", TaskType.SERVER_APP):
         raise NotAdmittedError(refusals.OTHER_TASK)
     if required and len(signing_sites(bytes.fromhex(code), fab.verifications, read_reviewers(kit))) < required:

@@ -5,6 +5,7 @@ import getpass
 import hashlib
 import io
 import os
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,13 +105,18 @@ def approve(kit: Path, path: Path) -> App:
 
 
 def revoke(kit: Path, sha256: str) -> str:
-    """Take an approval back; the beginning of its sha256 is enough. Works at the next message.
+    """Take an approval back; the beginning of its sha256 is enough. Works at the next message, signatures or not.
+
+    An app that was never approved here, but may be signed, is forbidden by its whole sha256.
 
     Raises:
         ConfigError: when there is no such approval, or several.
     """
     ledger = Ledger(kit)
     found = [each.sha256 for each in ledger.approvals() if each.holds and each.sha256.startswith(sha256)]
+    if not found and re.fullmatch("[0-9a-f]{64}", sha256):
+        ledger.forbid(sha256)
+        return sha256
     if len(found) != 1:
         raise ConfigError(f"{len(found)} approved apps begin with '{sha256}'; `stsmm site approve KIT` lists them")
     ledger.revoke(found[0])

@@ -36,7 +36,7 @@ from client.node.outgoing_check import (
     describe_answer,
     read_question,
 )
-from client.node.settings import SiteSettings, cohort_folder, state_folder
+from client.node.settings import SiteSettings, cohort_folder, read_settings, state_folder, write_site_file
 from stsmm_core import protocol
 from stsmm_core.audit.chain import append
 from stsmm_core.cohort.reading import load_cohort
@@ -181,6 +181,9 @@ class Gate:
         metadata = message.metadata
         if metadata.message_type not in MESSAGES:
             raise NotAdmittedError(refusals.UNKNOWN_MESSAGE)
+        # What the site decides holds from the next message on, in the gate and in the app.
+        self._settings = read_settings(self._kit)
+        write_site_file(self._kit, self._settings)
         run, fab = self._run(metadata.run_id)
         try:
             admitted = admit(run, fab, kit=self._kit, ledger=self._ledger, policy=self._settings.policy)
@@ -202,9 +205,13 @@ class Gate:
         return _InHand(message, admitted, question, limits, contents)
 
     def _run(self, run_id: int) -> tuple[Run, Fab]:
+        """A run as it was first told: Flower's node keeps that too, and what is judged must be what runs."""
         if run_id not in self._runs:
             run = self._get_run(run_id)
-            self._runs = {run_id: (run, self._get_fab(run.fab_hash, run_id))}
+            if run.series_id and any(known.series_id == run.series_id for known, _ in self._runs.values()):
+                # Flower keeps an app's state, and its configuration, by series.
+                raise NotAdmittedError(refusals.BAD_CONFIGURATION)
+            self._runs[run_id] = run, self._get_fab(run.fab_hash, run_id)
         return self._runs[run_id]
 
     def _limits(self, run: Run) -> SiteLimits:

@@ -58,6 +58,10 @@ class RunSeen:
     seen_at: str
 
 
+FREE_REPEATS = 5
+"""How often a round may be asked for again before it counts as a new one."""
+
+
 class Ledger:
     """KIT/state/ledger.sqlite. Every call opens it anew, so that the node, its threads and commands may share it."""
 
@@ -88,6 +92,24 @@ class Ledger:
         """Whether an app's approval holds."""
         return any(approval.sha256 == sha256 and approval.holds for approval in self.approvals())
 
+    def forbid(self, sha256: str) -> None:
+        """Say of an app that was never approved by hand that it may not run here, whoever signed it."""
+        with self._open() as connection:
+            now = _now()
+            connection.execute("insert into approvals values (?, 'not looked at', ?, '', ?)", (sha256, now, now))
+
+    def is_revoked(self, sha256: str) -> bool:
+        """Whether the site said that an app may not run here."""
+        return any(approval.sha256 == sha256 and not approval.holds for approval in self.approvals())
+
+    def other_configuration(self, name: str, config: str) -> bool:
+        """Whether a run of that name with another configuration was admitted before."""
+        with self._open() as connection:
+            (count,) = connection.execute(
+                "select count(*) from runs where name = ? and config not in (?, '')", (name, config)
+            ).fetchone()
+        return bool(count)
+
     def note_run(self, run_id: int, name: str, code: str, config: str, decision: str) -> None:
         """Record a run and what was decided."""
         with self._open() as connection:
@@ -103,26 +125,32 @@ class Ledger:
         return [RunSeen(*row) for row in rows]
 
     def serve_round(self, run: str, fold: int, number: int, *, limit: int) -> bool:
-        """Count a round once, however often it is asked for; false where a new one would be above the day's limit."""
+        """Count a round once though it is asked for again, as a resumed run does, but a few times only.
+
+        Returns:
+            False where it would be above the day's limit.
+        """
         day = _today()
         with self._open() as connection:
             connection.execute("begin immediate")
-            known = connection.execute(
-                "update rounds set served = served + 1 where run = ? and fold = ? and round = ?", (run, fold, number)
-            ).rowcount
-            if known:
-                return True
-            (today,) = connection.execute("select count(*) from rounds where day = ?", (day,)).fetchone()
-            if today >= limit:
+            key = (run, fold, number)
+            row = connection.execute("select served from rounds where (run, fold, round) = (?, ?, ?)", key).fetchone()
+            free = row is not None and row[0] <= FREE_REPEATS
+            if not free and _rounds_of(connection, day) >= limit:
                 return False
-            connection.execute("insert into rounds values (?, ?, ?, ?, 1)", (run, fold, number, day))
+            if row is None:
+                connection.execute("insert into rounds values (?, ?, ?, ?, 1)", (*key, day))
+            else:
+                connection.execute(
+                    "update rounds set served = served + 1, day = ? where (run, fold, round) = (?, ?, ?)",
+                    (day, *key),
+                )
             return True
 
     def rounds_today(self) -> int:
-        """Distinct rounds that were first served today (UTC)."""
+        """Rounds served today (UTC)."""
         with self._open() as connection:
-            (count,) = connection.execute("select count(*) from rounds where day = ?", (_today(),)).fetchone()
-        return int(count)
+            return _rounds_of(connection, _today())
 
     def note(self, key: str, value: Mapping[str, Any] | None) -> None:
         """Keep one thing about where the node stands; None removes it."""
@@ -156,6 +184,14 @@ class Ledger:
 def approved_apps(kit: Path) -> list[str]:
     """sha256 of the apps whose approval holds, the oldest first."""
     return [approval.sha256 for approval in Ledger(kit).approvals() if approval.holds]
+
+
+def _rounds_of(connection: sqlite3.Connection, day: str) -> int:
+    """Rounds of a day: one each, and every repetition above the free ones."""
+    (count,) = connection.execute(
+        "select coalesce(sum(1 + max(served - 1 - ?, 0)), 0) from rounds where day = ?", (FREE_REPEATS, day)
+    ).fetchone()
+    return int(count)
 
 
 def _now() -> str:

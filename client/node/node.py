@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+import psutil
 from filelock import FileLock, Timeout
 
 import client
@@ -138,6 +139,9 @@ def _keep_running(kit: Path) -> None:
                 process.terminate()
                 process.wait()
                 break
+            if ledger.noted("contact") is not None and not _can_work(process.pid):
+                print("The part of the node that starts apps has ended (out of memory?).", file=sys.stderr, flush=True)
+                process.kill()
             time.sleep(0.5)
         if ended or (state / STOP_FILE).exists():
             break
@@ -166,6 +170,14 @@ def is_connected(ledger: Ledger) -> bool:
     return contact is not None and (
         (datetime.now(UTC) - datetime.fromisoformat(contact["at"])).total_seconds() < SILENT_S
     )
+
+
+def _can_work(pid: int) -> bool:
+    """Whether the node still has the process that starts apps: without it a message would wait for ever."""
+    try:
+        return any("flower-superexec" in " ".join(child.cmdline()) for child in psutil.Process(pid).children())
+    except psutil.Error:
+        return True  # it has just ended; the next look tells
 
 
 def _free_ports() -> tuple[int, int]:

@@ -1,0 +1,66 @@
+"""Who a reply is from is known from the question, not from what it says; no reply ends the run."""
+
+import pytest
+from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
+
+from server.replies import LeftOut, attributed, read_numbers, read_reply
+from stsmm_core import protocol
+
+
+def question(number, node):
+    message = Message(content=RecordDict(), message_type="train", dst_node_id=node)
+    message.metadata.__dict__["_message_id"] = f"m{number}"
+    return message
+
+
+def answer(message, claims=None):
+    reply = Message(content=RecordDict(), reply_to=message)
+    if claims is not None:
+        reply.metadata.__dict__["_src_node_id"] = claims
+    return reply
+
+
+def test_flowers_own_answer_for_an_offline_node_counts_as_the_nodes():
+    asked = question(1, 11)
+    offline = Message(Error(3, "Node Unavailable"), reply_to=asked)
+    offline.metadata.__dict__["_src_node_id"] = 1
+    (reply,) = attributed([offline], {"m1": 11})
+    assert reply.metadata.src_node_id == 11
+    with pytest.raises(LeftOut, match="no answer"):
+        read_reply(read_numbers, reply)
+
+
+def test_a_site_cannot_speak_for_another_or_twice():
+    first, second = question(1, 11), question(2, 22)
+    forged, honest = answer(first, claims=22), answer(second)
+    replies = attributed([forged, honest, answer(first)], {"m1": 11, "m2": 22})
+    assert [reply.metadata.src_node_id for reply in replies] == [11, 22]
+    assert replies[1] is honest
+
+
+def test_a_reply_to_no_question_is_dropped():
+    assert attributed([answer(question(9, 11))], {"m1": 11}) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        RecordDict({protocol.REFUSAL: MetricRecord({"reason": 1})}),
+        RecordDict({protocol.REFUSAL: ConfigRecord({})}),
+        RecordDict({"other": MetricRecord({"x": 1})}),
+        RecordDict(),
+    ],
+)
+def test_strange_records_are_left_out(content):
+    reply = Message(content=content, reply_to=question(1, 11))
+    with pytest.raises(LeftOut):
+        read_reply(read_numbers, reply)
+
+
+def test_whatever_goes_wrong_in_reading_is_left_out_without_its_text():
+    def read(reply):
+        raise KeyError("patient 17")
+
+    with pytest.raises(LeftOut, match="KeyError") as caught:
+        read_reply(read, answer(question(1, 11)))
+    assert "17" not in str(caught.value)
