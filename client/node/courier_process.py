@@ -1,5 +1,6 @@
 """`stsmm site courier`: the site's node works on one file, in a process with the node's minimal environment."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -85,13 +86,11 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         process.wait()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    except KeyboardInterrupt:
+        for each in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, each)
+                process.wait(GRACE_S)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

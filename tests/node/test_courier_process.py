@@ -1,7 +1,9 @@
 """The command that answers a file: what it refuses before and after the work."""
 
 import json
+import time
 
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -71,3 +73,23 @@ def test_a_site_does_not_answer_while_its_node_runs(kit, tmp_path, monkeypatch):
     with FileLock(kit / "state" / "node.lock"), pytest.raises(RunError, match="connected or has a courier, not both"):
         answer(kit, tmp_path / "file", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_command_ends_what_it_started(kit, child, monkeypatch):
+    monkeypatch.setattr(
+        courier_process,
+        "_START",
+        "import os, signal, subprocess, sys, time\n"
+        "second = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "open(sys.argv[2] + '/state/courier/pids', 'w').write(f'{os.getpid()} {second.pid}')\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(60)",
+    )
+    with pytest.raises(KeyboardInterrupt):
+        courier_process._work(kit, QUESTION)
+    assert left(kit) == ["node.out", "pids"]
+    for pid in (kit / "state" / "courier" / "pids").read_text().split():
+        deadline = time.monotonic() + 10
+        while psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, "a process lives on"
+            time.sleep(0.05)
