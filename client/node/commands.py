@@ -1,4 +1,4 @@
-"""stsmm site approve, start, status, stop."""
+"""stsmm site approve, start, status, stop, courier."""
 
 from pathlib import Path
 from typing import Annotated
@@ -105,6 +105,22 @@ def stop(
     while node.is_running(kit):
         time.sleep(0.5)
     console.print("The node has ended.")
+
+
+def courier(
+    kit: Kit,
+    file: Annotated[Path, typer.Argument(help="The file from the server.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Argument(help="The file to write for the server, or a folder for it.")],
+) -> None:
+    """Answer a file from the server, for a site without a connection."""
+    from client.node.courier_process import answer
+
+    console = Console(soft_wrap=True, highlight=False)
+    target = out / f"{file.stem}-answer.courier" if out.is_dir() else out
+    with console.status("The site works on the file"):
+        new = answer(kit, file, target)
+    said = "Answered" if new else "This file was answered before; the same answer again"
+    console.print(f"{said}: bring {target} to the server.", markup=False)
 
 
 def _approve(console: Console, kit: Path, path: Path, *, diff: bool, yes: bool) -> None:

@@ -39,10 +39,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("health_port", type=int)
     given = parser.parse_args(arguments)
     kit = given.kit.resolve()
-    if flwr.__version__ != FLOWER:
-        raise RunError(
-            f"Flower {flwr.__version__} is installed; this version needs {FLOWER}: pip install flwr=={FLOWER}"
-        )
+    check_flower()
     settings = read_settings(kit)
     site_file = write_site_file(kit, settings)
     _log_to(state_folder(kit) / LOG_FILE, kit)
@@ -61,6 +58,18 @@ def main(arguments: list[str]) -> None:
         options += ["--trusted-entities", str(kit / REVIEWERS_FILE)]
     sys.argv = options
     flower_supernode()
+
+
+def check_flower() -> None:
+    """Make sure that Flower is the version that the gate is made for.
+
+    Raises:
+        RunError: with the version to install.
+    """
+    if flwr.__version__ != FLOWER:
+        raise RunError(
+            f"Flower {flwr.__version__} is installed; this version needs {FLOWER}: pip install flwr=={FLOWER}"
+        )
 
 
 def _gated(connect: Any, gate: Gate, proxies: dict[str, str]) -> Any:

@@ -18,8 +18,10 @@ from flwr.proto.control_pb2 import (
     UnregisterNodeRequest,
 )
 from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from server.deploy.apps import specification
+from server.deploy.courier_key import read_keys as read_courier_keys
 from server.deploy.folder import ServerFolder
 from stsmm_core.errors import StsmmError
 from stsmm_core.files import write_text_atomically
@@ -74,11 +76,14 @@ def is_up(kit: Path) -> bool:
 def register_nodes(kit: Path) -> dict[str, int]:
     """Let exactly the sites with a key in nodes/ connect; their node ids, also written to state/nodes.json.
 
+    Where a site has a courier, that one connects with its own key, and the site's key may not.
+
     Raises:
         StsmmError: when the server does not run, or a key is not usable.
     """
     folder = ServerFolder(kit)
     keys = {path.stem: _read_key(path) for path in sorted((kit / NODES_FOLDER).glob("*.pub"))}
+    keys |= {name: public_key_to_bytes(key) for name, key in read_courier_keys(kit).items()}
     twice = [name for name, key in keys.items() if list(keys.values()).count(key) > 1]
     if twice:
         raise KitError(
@@ -207,7 +212,6 @@ def _base(kit: Path) -> str:
 def _read_key(path: Path) -> bytes:
     """A public key as the node sends it: OpenSSH form without a comment."""
     from cryptography.hazmat.primitives import serialization
-    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
     try:
         return public_key_to_bytes(serialization.load_ssh_public_key(path.read_bytes()))  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from server.deploy.authority import new_server_certificate, pem, read_authority
+from server.deploy.courier_key import forget_key
 from server.deploy.kit_files import seal, server_fingerprint_sheet
 from server.deploy.project import Project, read_project
 from server.deploy.provision import new_folder, note, write_site_kit
@@ -170,11 +171,15 @@ def _refuse_known_key(kit: Path, fingerprint: str, source: Path) -> None:
 
 
 def _revoke(kit: Path, name: str) -> None:
-    """Out of the folder of keys first, so that nothing can register it again; then out of the running server."""
+    """Out of the folder of keys first, so that nothing can register it again; then out of the running server.
+
+    The site's courier goes with it: it stood in for this key.
+    """
     path = _key_file(kit, name)
     fingerprint = node_key_fingerprint(read_node_public_key(path))
     number = len(list((kit / REVOKED_FOLDER).glob(f"{name}.*.pub"))) + 1
     path.rename(kit / REVOKED_FOLDER / f"{name}.{number}.pub")
+    forget_key(kit, name)
     note(kit, "key revoked", site=name, key=fingerprint)
     from server.deploy.control import unregister_node
 

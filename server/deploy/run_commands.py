@@ -1,4 +1,4 @@
-"""The commands of a server that runs: start, apps and signatures, runs."""
+"""The commands of a server that runs: start, apps and signatures, runs, couriers."""
 
 from pathlib import Path
 from typing import Annotated
@@ -121,3 +121,19 @@ def status(
         while True:
             time.sleep(WATCH_S)
             live.update(show_status(read_status(kit)), refresh=True)
+
+
+def courier(
+    kit: Kit,
+    site: Annotated[str, typer.Argument(help="The site without a connection.", metavar="SITE")],
+    folder: Annotated[Path, typer.Argument(help="Files for the site come into out/, answers belong into in/.")],
+    make: Annotated[
+        bool, typer.Option("--make", help="From now on the site takes part by courier; its own key connects no more.")
+    ] = False,
+) -> None:
+    """Carry the messages of a site without a connection as files, until Ctrl-C."""
+    from rich.console import Console
+
+    from server.deploy.courier_command import run_courier
+
+    run_courier(Console(), kit, site, folder, make=make)
