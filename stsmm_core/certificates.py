@@ -1,5 +1,6 @@
 """Certificates of a consortium: how they are read, and named on the telephone."""
 
+from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -20,6 +21,19 @@ def read_certificate(path: Path) -> x509.Certificate:
         raise KitError(f"{path}: no such certificate; take the kit as it was sent") from None
     except ValueError:
         raise KitError(f"{path}: not a certificate; take the kit as it was sent") from None
+
+
+def is_valid(path: Path, now: datetime) -> bool:
+    """Whether a certificate has begun and not ended.
+
+    Args:
+        now: with a time zone.
+
+    Raises:
+        KitError: when there is none.
+    """
+    certificate = read_certificate(path)
+    return certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
 
 
 def certificate_sha256(certificate: x509.Certificate) -> str:

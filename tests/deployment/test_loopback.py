@@ -1,4 +1,4 @@
-"""A consortium of real processes: TLS, node authentication, the gate; the same numbers as a simulation, whatever falls over."""
+"""Real processes: TLS, node authentication, the gate; the same numbers as a simulation, whatever falls over."""
 
 import csv
 import json
