@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from server.deploy.control import is_up, register_nodes
+from server.deploy.control import is_up, node_keys, register_nodes
 from server.deploy.folder import ServerFolder
 from server.deploy.processes import end_processes
 from server.registered import NODES_VARIABLE
@@ -45,6 +45,7 @@ def start_server(console: Console, kit: Path) -> None:
     """
     folder = ServerFolder(kit.resolve())
     verify_kit(folder.kit)
+    node_keys(folder.kit)
     warnings = expiry_warnings(folder.kit, datetime.now(UTC))
     if not all(is_valid(folder.kit / name, datetime.now(UTC)) for name in (CA_FILE, SERVER_CERTIFICATE_FILE)):
         raise RunError("; ".join(warnings))
