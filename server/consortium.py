@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import reduce
+from importlib.metadata import version
 from operator import add
 from typing import Any, TypeVar
 
@@ -83,6 +84,7 @@ class FlowerConsortium:
                 description, training = read_reply(self._read_description, reply)
                 _check_identity(registered, reply.metadata.src_node_id, description.site)
                 answers[reply.metadata.src_node_id] = description, training
+                self._note_version(reply, description.site)
             except (LeftOut, protocol.ProtocolError) as reason:
                 node = reply.metadata.src_node_id
                 self._audit.left_out((registered or {}).get(node, f"node {node}"), "query", str(reason))
@@ -225,6 +227,12 @@ class FlowerConsortium:
             raise LeftOut(f"its cohorts do not have schema version {SCHEMA_VERSION}")
         description = protocol.description_from_numbers(numbers, identity, self._experiment)
         return description, protocol.training_sums_from_numbers(numbers, self._experiment)
+
+    def _note_version(self, reply: Message, site: str) -> None:
+        """The code is the same everywhere; what it is run by may not be."""
+        theirs, ours = reply.content.config_records[protocol.SITE].get("software-version"), version("stsmm")
+        if theirs != ours:
+            self._audit.warned(site, "query", f"its node has version {theirs} of STSMM installed, the server {ours}")
 
     def _read(self, reply: Message, stage: str, read: Callable[[Message], Reading]) -> Reading | None:
         try:

@@ -1,5 +1,6 @@
 """Certificates of a consortium: how they are read, and named on the telephone."""
 
+from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -18,8 +19,23 @@ def read_certificate(path: Path) -> x509.Certificate:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except (FileNotFoundError, IsADirectoryError):
         raise KitError(f"{path}: no such certificate; take the kit as it was sent") from None
+    except OSError as error:
+        raise KitError(f"{path}: cannot be read ({error.strerror}); run this as the owner of the kit") from None
     except ValueError:
         raise KitError(f"{path}: not a certificate; take the kit as it was sent") from None
+
+
+def is_valid(path: Path, now: datetime) -> bool:
+    """Whether a certificate has begun and not ended.
+
+    Args:
+        now: with a time zone.
+
+    Raises:
+        KitError: when there is none.
+    """
+    certificate = read_certificate(path)
+    return certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
 
 
 def certificate_sha256(certificate: x509.Certificate) -> str:

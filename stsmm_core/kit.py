@@ -125,6 +125,8 @@ def read_kit(folder: Path, kind: type[Kit]) -> Kit:
         return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise KitError(f"{folder}: not a kit, it has no {KIT_FILE}") from None
+    except OSError as error:
+        raise KitError(f"{path}: cannot be read ({error.strerror}); run this as the owner of the kit") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise KitError(f"{path}: not valid TOML ({error}); take the kit as it was sent") from None
     except ValidationError as error:

@@ -129,11 +129,11 @@ class Gate:
         try:
             hand = self._let_in(message, tree)
         except NotAdmittedError as refusal:
-            self._refuse(message, str(refusal))
+            self._refuse(message, tree, str(refusal))
         except Exception as error:
             # A fault of the cohort names its patients: this log may go into a support bundle.
             log.error("The gate could not judge a message (%s); stsmm site check says more", type(error).__name__)
-            self._refuse(message, refusals.GATE_FAILED)
+            self._refuse(message, tree, refusals.GATE_FAILED)
         else:
             self._in_hand = {message.metadata.message_id: hand}
             self._note("in hand", {"run": hand.admitted.name, "message": hand.question.message})
@@ -191,8 +191,7 @@ class Gate:
             self._ledger.note_run(run.run_id, "", run.fab_hash, "", str(refusal))
             raise
         self._ledger.note_run(run.run_id, admitted.name, admitted.code, admitted.config, "admitted")
-        ids = [part.object_id for part in iterate_object_tree(tree)]
-        contents = pull_objects(list(dict.fromkeys(ids)), lambda part: self._pull(run.run_id, part))
+        contents = self._parts(run.run_id, tree)
         whole = inflate_object_from_contents(tree.object_id, contents, keep_object_contents=True)
         if not isinstance(whole, Message) or whole.metadata.message_type != metadata.message_type:
             raise NotAdmittedError(refusals.UNKNOWN_MESSAGE)
@@ -203,6 +202,11 @@ class Gate:
         # An app is installed once and then used as it lies there: what lies there must be what was judged.
         shutil.rmtree(state_folder(self._kit) / FLOWER_FOLDER / "apps", ignore_errors=True)
         return _InHand(message, admitted, question, limits, contents)
+
+    def _parts(self, run_id: int, tree: ObjectTree) -> dict[str, bytes]:
+        """All parts of a message, once the server has them."""
+        ids = [part.object_id for part in iterate_object_tree(tree)]
+        return pull_objects(list(dict.fromkeys(ids)), lambda part: self._pull(run_id, part))
 
     def _run(self, run_id: int) -> tuple[Run, Fab]:
         """A run as it was first told: Flower's node keeps that too, and what is judged must be what runs."""
@@ -268,7 +272,7 @@ class Gate:
             what = {"event": "sent", "fields": describe_answer(content)}
         return Message(content, reply_to=hand.message), what
 
-    def _refuse(self, message: Message, sentence: str) -> None:
+    def _refuse(self, message: Message, tree: ObjectTree, sentence: str) -> None:
         kind = message.metadata.message_type
         log.warning("Refused a message '%s' of run %s: %s", kind, message.metadata.run_id, sentence)
         run = self._runs.get(message.metadata.run_id)
@@ -276,6 +280,9 @@ class Gate:
         known = kind if kind in MESSAGES else "unknown"
         self._note_refusal({"run": str(message.metadata.run_id), "message": known, "code": code}, sentence)
         try:
+            # The server may still be taking in parts that other sites' messages share: what is confirmed before all
+            # of them are there is thrown away under its hands, and that ends the run for everybody.
+            self._parts(message.metadata.run_id, tree)
             self._transmit(_refusal(message, sentence), 0.0)
             self._confirm(message.metadata.run_id, message.metadata.message_id)
         except Exception as error:

@@ -6,19 +6,21 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
 
 import client
-from client.node.ledger import Ledger
+from client.node.ledger import Ledger, LedgerError
 from client.node.process import PROXIES, STOP_FILE
 from client.node.reviewers import read_reviewers
 from client.node.settings import read_settings, state_folder, write_site_file
 from stsmm_core.errors import ConfigError, RunError
-from stsmm_core.kit import FLOWER_FOLDER, verify_kit
+from stsmm_core.kit import FLOWER_FOLDER, SiteKit, read_kit, verify_kit
 
 LOCK_FILE = "node.lock"
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 5.0, 300.0
@@ -69,6 +71,7 @@ def check_ready(kit: Path) -> None:
     Raises:
         StsmmError: with what to do.
     """
+    read_kit(kit, SiteKit)
     verify_kit(kit)
     settings = read_settings(kit)
     write_site_file(kit, settings)
@@ -125,17 +128,15 @@ def _keep_running(kit: Path) -> None:
     ledger, state, wait = Ledger(kit), state_folder(kit), SHORTEST_WAIT_S
     while not ended and not (state / STOP_FILE).exists():
         began = time.time()
-        ledger.note("in hand", None)
-        ledger.note("contact", None)
+        _note(ledger, "in hand", None)
+        _note(ledger, "contact", None)
         command = [sys.executable, "-P", "-c", _START, str(Path(client.__file__).parents[1]), str(kit.resolve())]
         process = subprocess.Popen(
             [*command, *map(str, _free_ports())], env=environment(kit), cwd=state, start_new_session=True
         )
-        ledger.note("node", {"pid": os.getpid(), "process": process.pid})
+        _note(ledger, "node", {"pid": os.getpid(), "process": process.pid})
         while process.poll() is None:
-            # A node that has no connection does not come to look at the stop file.
-            idle = ledger.noted("in hand") is None and not is_connected(ledger)
-            if ended or ((state / STOP_FILE).exists() and idle):
+            if ended or ((state / STOP_FILE).exists() and _is_idle(ledger)):
                 process.terminate()
                 process.wait()
                 break
@@ -156,8 +157,24 @@ def _keep_running(kit: Path) -> None:
         while time.time() < until and not ended and not (state / STOP_FILE).exists():
             time.sleep(0.5)
         wait = min(2 * wait, LONGEST_WAIT_S)
-    ledger.note("node", None)
+    _note(ledger, "node", None)
     (state / STOP_FILE).unlink(missing_ok=True)
+
+
+def _note(ledger: Ledger, key: str, value: Mapping[str, Any] | None) -> None:
+    """A full disk must not end the one process that keeps the node running."""
+    try:
+        ledger.note(key, value)
+    except LedgerError as error:
+        print(f"Warning: {error}", file=sys.stderr, flush=True)
+
+
+def _is_idle(ledger: Ledger) -> bool:
+    """Whether the node does not come to look at the stop file: it has no connection, or its disk is full."""
+    try:
+        return ledger.noted("in hand") is None and not is_connected(ledger)
+    except LedgerError:
+        return True
 
 
 def is_connected(ledger: Ledger) -> bool:

@@ -114,6 +114,7 @@ def _log_to(path: Path, kit: Path) -> None:
     handler = RotatingFileHandler(path, maxBytes=5_000_000, backupCount=4, encoding="utf-8")
     handler.setLevel(logging.INFO)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.raiseExceptions = False  # a line that a full disk does not take is on the console, without a traceback
     logger = logging.getLogger("flwr")
     logger.addHandler(handler)
     logger.addFilter(_ClearWarnings(str(read_kit(kit, SiteKit).server), kit))

@@ -11,7 +11,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stsmm_core.config import Endpoint, ModelKind
-from stsmm_core.errors import ConfigError
+from stsmm_core.errors import ConfigError, KitError
 from stsmm_core.files import write_text_atomically
 from stsmm_core.kit import RUNS_FOLDER, SITE_FILE, STATE_FOLDER, SiteKit, read_kit
 
@@ -121,10 +121,18 @@ def write_site_file(kit: Path, settings: SiteSettings) -> Path:
 
 
 def state_folder(kit: Path) -> Path:
-    """KIT/state, made if missing, for its owner alone."""
+    """KIT/state, made if missing, for its owner alone.
+
+    Raises:
+        KitError: when the folder is no site's kit, or somebody else's.
+    """
+    read_kit(kit, SiteKit)
     state = kit.resolve() / STATE_FOLDER
-    state.mkdir(mode=0o700, exist_ok=True)
-    state.chmod(0o700)
+    try:
+        state.mkdir(mode=0o700, exist_ok=True)
+        state.chmod(0o700)
+    except OSError as error:
+        raise KitError(f"{state}: cannot be used ({error.strerror}); run this as the owner of the kit") from None
     return state
 
 

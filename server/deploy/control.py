@@ -82,13 +82,7 @@ def register_nodes(kit: Path) -> dict[str, int]:
         StsmmError: when the server does not run, or a key is not usable.
     """
     folder = ServerFolder(kit)
-    keys = {path.stem: _read_key(path) for path in sorted((kit / NODES_FOLDER).glob("*.pub"))}
-    keys |= {name: public_key_to_bytes(key) for name, key in read_courier_keys(kit).items()}
-    twice = [name for name, key in keys.items() if list(keys.values()).count(key) > 1]
-    if twice:
-        raise KitError(
-            f"the sites {', '.join(twice)} have the same key; each needs one of its own (stsmm server rotate)"
-        )
+    keys = node_keys(kit)
     known = {node.public_key: node for node in list_nodes(kit)}
     nodes = {}
     with _control(kit) as control:
@@ -108,6 +102,22 @@ def register_nodes(kit: Path) -> dict[str, int]:
                 folder.note("site registered", site=name, node=nodes[name])
     write_text_atomically(folder.nodes, json.dumps(nodes, indent=2) + "\n")
     return nodes
+
+
+def node_keys(kit: Path) -> dict[str, bytes]:
+    """The public key of each site that may connect.
+
+    Raises:
+        KitError: when one is not usable, or two sites have the same.
+    """
+    keys = {path.stem: _read_key(path) for path in sorted((kit / NODES_FOLDER).glob("*.pub"))}
+    keys |= {name: public_key_to_bytes(key) for name, key in read_courier_keys(kit).items()}
+    twice = [name for name, key in keys.items() if list(keys.values()).count(key) > 1]
+    if twice:
+        raise KitError(
+            f"the sites {', '.join(twice)} have the same key; each needs one of its own (stsmm server rotate)"
+        )
+    return keys
 
 
 def unregister_node(kit: Path, name: str) -> None:

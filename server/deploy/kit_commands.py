@@ -14,6 +14,8 @@ CaKey = Annotated[
     Path | None, typer.Option("--ca-key", help="The authority's key, where it was moved out of the server's kit.")
 ]
 
+_TOLD = "A running server knows at once; one that does not run, at its next start."
+
 
 def provision(
     project: Annotated[Path, typer.Argument(help="The project file, consortium.toml.")],
@@ -64,6 +66,7 @@ def add_key(
 
     fingerprint = membership.add_key(kit, name, public_key, replace=replace)
     typer.echo(f"{name}: {fingerprint}")
+    typer.echo(_TOLD)
     typer.echo("Compare it with what the site reads out on the telephone; if it differs: stsmm server revoke-site")
 
 
@@ -72,6 +75,7 @@ def revoke_site(kit: ServerKitFolder, name: SiteName) -> None:
     from server.deploy import membership
 
     membership.revoke_site(kit, name)
+    typer.echo(_TOLD)
     typer.echo(f"{name}: revoked. It comes back with a new key: stsmm server rotate {kit} --site {name} --out DIR")
 
 

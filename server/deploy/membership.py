@@ -181,15 +181,21 @@ def _revoke(kit: Path, name: str) -> None:
     path.rename(kit / REVOKED_FOLDER / f"{name}.{number}.pub")
     forget_key(kit, name)
     note(kit, "key revoked", site=name, key=fingerprint)
-    from server.deploy.control import unregister_node
+    from server.deploy.control import ServerUnreachableError, unregister_node
 
-    unregister_node(kit, name)
+    try:
+        unregister_node(kit, name)
+    except ServerUnreachableError:
+        note(kit, "server not told", site=name)  # it takes only what is in nodes/ when it starts
 
 
 def _register(kit: Path) -> None:
-    from server.deploy.control import register_nodes
+    from server.deploy.control import ServerUnreachableError, register_nodes
 
-    register_nodes(kit)
+    try:
+        register_nodes(kit)
+    except ServerUnreachableError:
+        note(kit, "server not told")
 
 
 def _write_sheet(kit: Path, project: Project) -> None:

@@ -33,7 +33,8 @@ def review_key(out: Annotated[Path, typer.Argument(help="File of the private key
 
     reviewer = make_review_key(out)
     typer.echo(
-        f"Private key: {out} (keep it)\nLine for reviewers.yaml of the sites:\n{reviewer.id}: '{reviewer.public_key}'"
+        f"Private key: {out} (keep it)\nEach site that trusts you, with {out}.pub:\n"
+        f"stsmm site approve KIT --key {reviewer.id} --of YOUR-SITE {out.name}.pub"
     )
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from server.deploy.control import ServerUnreachableError, list_nodes, list_runs, registered
 from server.deploy.folder import ServerFolder
 from server.deploy.runs import last_refusals, read_progress, run_state
-from stsmm_core.kit import REVOKED_FOLDER, expiry_warnings
+from stsmm_core.kit import NODES_FOLDER, REVOKED_FOLDER, expiry_warnings
 from stsmm_core.run_folder import CONFIG_FILE
 
 WATCH_S = 2.0
@@ -37,7 +37,9 @@ def read_status(kit: Path) -> dict[str, Any]:
             {"state": "unknown", "since": ""} if node is None else {"state": _state(node.status), "since": node.since}
         )
     for path in sorted((kit / REVOKED_FOLDER).glob("*.pub")):
-        sites.setdefault(path.stem, {"state": "revoked", "since": ""})
+        sites.setdefault(path.stem.rsplit(".", 1)[0], {"state": "revoked", "since": ""})
+    for path in sorted((kit / NODES_FOLDER).glob("*.pub")):
+        sites.setdefault(path.stem, {"state": "never seen", "since": ""})
     return {
         "consortium": settings.consortium,
         "up": up,

@@ -14,13 +14,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from server.deploy.control import is_up, register_nodes
+from server.deploy.control import is_up, node_keys, register_nodes
 from server.deploy.folder import ServerFolder
 from server.deploy.processes import end_processes
 from server.registered import NODES_VARIABLE
 from stsmm_core import protocol
+from stsmm_core.certificates import is_valid
 from stsmm_core.errors import RunError
-from stsmm_core.kit import FLOWER_FOLDER, expiry_warnings, verify_kit
+from stsmm_core.kit import CA_FILE, FLOWER_FOLDER, SERVER_CERTIFICATE_FILE, expiry_warnings, verify_kit
 
 START_S = 60.0
 GRACE_S = 10.0
@@ -43,8 +44,13 @@ def start_server(console: Console, kit: Path) -> None:
         StsmmError: when the kit is not as it was made, a server of it runs already, or Flower does not come up.
     """
     folder = ServerFolder(kit.resolve())
+    folder.settings()
     verify_kit(folder.kit)
-    for warning in expiry_warnings(folder.kit, datetime.now(UTC)):
+    node_keys(folder.kit)
+    warnings = expiry_warnings(folder.kit, datetime.now(UTC))
+    if not all(is_valid(folder.kit / name, datetime.now(UTC)) for name in (CA_FILE, SERVER_CERTIFICATE_FILE)):
+        raise RunError("; ".join(warnings))
+    for warning in warnings:
         console.print(f"Warning: {warning}", style="bold yellow", soft_wrap=True, highlight=False, markup=False)
     for path in (folder.state, folder.runs, folder.apps):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)

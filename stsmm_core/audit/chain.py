@@ -242,11 +242,15 @@ def _read_head(path: Path) -> Head | None:
 
 def _write_head(path: Path, head: Head) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".head")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(_head_text(head))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(name, head_file(path))
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(_head_text(head))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, head_file(path))
+    except OSError:
+        os.unlink(name)
+        raise
     if os.name == "posix":  # elsewhere a folder cannot be opened
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)

@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from stsmm_core.audit import chain
+from stsmm_core.kit import AUDIT_LOG_FILE, STATE_FOLDER
 
 app = typer.Typer(no_args_is_help=True, help="Verify the audit log of a server, a site or a run.")
 
-File = Annotated[Path, typer.Argument(help="audit.jsonl of a run, or of the state folder of a kit.")]
+File = Annotated[Path, typer.Argument(help="A kit, a run, or the audit.jsonl of one.")]
 
 
 @app.command()
@@ -26,21 +27,31 @@ def verify(
     ] = None,
 ) -> None:
     """Show whether anybody changed the log; ends with code 1 and the first line that does not fit if so."""
-    lines = chain.verify(file, head)
+    lines = chain.verify(_log(file), head)
     console = Console(soft_wrap=True)
     console.print(f"{lines} lines, none changed, removed, inserted or moved.", highlight=False)
     if head is not None:
         console.print("The hash you noted is that of one of them.")
-    cut_off = sum(chain.CHAIN in entry for entry in chain.read(file))
+    cut_off = sum(chain.CHAIN in entry for entry in chain.read(_log(file)))
     if cut_off:
         console.print(f"Writing was cut off {cut_off} times (power, full disk); the log notes where.", highlight=False)
-    console.print(f"Head: {chain.head(file).sha256}", highlight=False)
+    console.print(f"Head: {chain.head(_log(file)).sha256}", highlight=False)
 
 
 @app.command()
 def show(file: File) -> None:
     """The lines as a table. It does not judge whether they are genuine: verify does."""
-    Console().print(_table(chain.read(file)))
+    Console().print(_table(chain.read(_log(file))))
+
+
+def _log(path: Path) -> Path:
+    """The log of a kit or run where its folder is given."""
+    for log in (path / STATE_FOLDER / AUDIT_LOG_FILE, path / AUDIT_LOG_FILE):
+        if log.exists():
+            return log
+    if not path.is_file():
+        raise chain.AuditError(f"{path}: no log; nothing has been noted there yet, or it is another folder")
+    return path
 
 
 def _table(entries: tuple[dict[str, Any], ...]) -> Table:

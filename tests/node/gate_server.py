@@ -49,6 +49,7 @@ class Server:
     def __init__(self, fab: bytes, experiment: str = EXPERIMENT, **run) -> None:
         self.sent: list[Message] = []
         self.waiting: list[Message] = []
+        self.confirmed_whole: list[bool] = []
         code = hashlib.sha256(fab).hexdigest()
         self.fab = Fab(code, fab, {"valid_license": "Valid"})
         self.run = Run.create_empty(7)
@@ -69,6 +70,7 @@ class Server:
             if not self.waiting:
                 return None
             message = self.waiting.pop()
+            self._pulled: set[str] = set()
             self._contents = {key: part.deflate() for key, part in get_all_nested_objects(message).items()}
             return message, get_object_tree(message)
 
@@ -76,6 +78,13 @@ class Server:
             self._root, self._parts = tree.object_id, {}
             self._expected = {part.object_id for part in flower_node.iterate_object_tree(tree)}
             return set(self._expected), "session"
+
+        def pull(run_id, key):
+            self._pulled.add(key)
+            return self._contents[key]
+
+        def confirm(run_id, key):
+            self.confirmed_whole.append(self._pulled == set(self._contents))
 
         def push(run_id, session, key, content):
             assert (run_id, session) == (7, "session")
@@ -89,9 +98,9 @@ class Server:
             send,
             lambda run_id: self.run,
             lambda code, run_id: self.fab,
-            lambda run_id, key: self._contents[key],
+            pull,
             push,
-            lambda run_id, key: None,
+            confirm,
         )
 
 

@@ -145,6 +145,12 @@ def test_unapproved_code_never_starts(kit, server):
     assert read(kit / "state" / "audit.jsonl")[0]["event"] == "refused"
 
 
+def test_a_refusal_waits_until_the_server_has_the_whole_message(kit, server):
+    """What Flower is told to have arrived it drops, also the parts that it is still taking in for other sites."""
+    turn(kit, server)
+    assert server.confirmed_whole == [True]
+
+
 def test_a_changed_byte_is_other_code(approved):
     server = Server(make_app("# changed"))
     assert turn(approved, server).started == 0

@@ -29,6 +29,10 @@ LIMIT_SECONDS = 10.0
 
 NEEDS: Mapping[Check, Sequence[Check]] = {
     "kit unchanged": ("kit",),
+    "permissions": ("kit",),
+    "node key": ("kit", "permissions"),
+    "settings": ("kit",),
+    "disk": ("kit",),
     "approved code": ("permissions", "settings"),
     "this node": ("permissions",),
     "proxy": ("kit",),

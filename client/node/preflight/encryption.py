@@ -13,9 +13,9 @@ from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
 
 from client.node.preflight.finding import Finding
 from client.node.preflight.route import SECONDS, Proxy, connect, server_url
-from stsmm_core.kit import ServerAddress
+from stsmm_core.kit import WARNED_BEFORE, ServerAddress
 
-SOON_DAYS = 30
+SOON_DAYS = WARNED_BEFORE.days
 """From here a certificate's end is worth a word."""
 
 # OpenSSL's verification errors (x509_vfy.h).
