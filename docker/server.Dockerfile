@@ -5,7 +5,7 @@ FROM python:3.11-slim
 ARG PIP_ARGS=""
 COPY . /src
 RUN pip install --no-cache-dir --constraint /src/constraints.txt $PIP_ARGS torch \
- && pip install --no-cache-dir --constraint /src/constraints.txt $PIP_ARGS /src
+ && pip install --no-cache-dir --constraint /src/constraints.txt $PIP_ARGS --editable /src
 
 # The kit is mounted at /kit; compose.yaml in the kit names its owner, who takes this user's place.
 USER 1000:1000

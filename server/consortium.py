@@ -30,6 +30,7 @@ from stsmm_core.training.rounds import RoundLosses
 from stsmm_core.training.site_data import agreed_channels
 
 WAIT_FOR_NODES_S = 120.0
+LONGEST_VERSION = 40
 GO_ON = "the same command (at a real server: resume) goes on"
 
 Reading = TypeVar("Reading")
@@ -230,7 +231,8 @@ class FlowerConsortium:
 
     def _note_version(self, reply: Message, site: str) -> None:
         """The code is the same everywhere; what it is run by may not be."""
-        theirs, ours = reply.content.config_records[protocol.SITE].get("software-version"), version("stsmm")
+        said = reply.content.config_records[protocol.SITE].get("software-version")
+        theirs, ours = str(said)[:LONGEST_VERSION], version("stsmm")
         if theirs != ours:
             self._audit.warned(site, "query", f"its node has version {theirs} of STSMM installed, the server {ours}")
 
