@@ -96,7 +96,8 @@ def _carry(console: Console, folder: ServerFolder, desk: CourierDesk) -> None:
     def say(sentence: str) -> None:
         console.print(f"{datetime.now():%Y-%m-%d %H:%M}  {sentence}", soft_wrap=True, highlight=False, markup=False)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # either way the server is told that the node leaves
+    for each in (signal.SIGTERM, signal.SIGINT):  # either way the server is told that the node leaves
+        signal.signal(each, signal.default_int_handler)
     failed: Exception | None = None
     try:
         with _connection(folder, desk) as connection, _shown(console, desk):

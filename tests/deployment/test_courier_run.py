@@ -1,6 +1,7 @@
 """A run of real processes in which one site has no connection: its messages are files, its answers too."""
 
 import json
+import signal
 
 import pytest
 from loopback import consortium, stsmm, wait_until
@@ -57,9 +58,8 @@ def test_a_run_with_a_site_by_courier_tests_every_site(running):
                 assert "Answered" in stsmm("site", "courier", made.kit(FAR), file, exchange / "in" / file.name)
         return (run / "metrics.json").exists() or (run / "failure.txt").exists()
 
-    wait_until(carry_until_the_end, seconds=900, what="the run ended")
-    made.wait_finished("far")
-    print((run / "metrics.json").read_text()[:3000])
+    wait_until(carry_until_the_end, seconds=1800, what="the run ended")
+    assert sorted(made.wait_finished("far")["tested_sites"]) == [*CONNECTED, FAR]
     log = made.kit(FAR) / "state" / "audit.jsonl"
     assert "lines" in stsmm("audit", "verify", log)
     noted = [json.loads(line) for line in log.read_text().splitlines()]
@@ -67,3 +67,22 @@ def test_a_run_with_a_site_by_courier_tests_every_site(running):
     assert {each["event"] for each in noted if "event" in each} == {"sent"}
     assert {"query", "train", "evaluate.test"} <= {each["message"] for each in noted if "message" in each}
     assert not [each for each in made.audit("far") if each.get("decision") == "left out"]
+
+
+def test_an_interrupted_courier_signs_off_and_comes_back(running):
+    made, exchange = running
+    courier = made.programs["courier"]
+    courier.process.send_signal(signal.SIGINT)
+    courier.process.wait(30)
+    assert courier.process.returncode == 0, courier.said()
+    assert "The courier ends" in courier.said()
+    assert "Traceback" not in courier.said()
+    assert made.status()["sites"][FAR]["state"] == "offline"
+    again = made.start("courier", "server", "courier", made.server, FAR, exchange)
+    made.wait_online(FAR)
+    assert "running on this machine" in stsmm("server", "courier", made.server, FAR, exchange, code=1)
+    stsmm("server", "revoke-site", made.server, FAR)
+    again.process.wait(60)
+    assert again.process.returncode == 1
+    assert f"{FAR} was revoked" in again.said()
+    assert "Traceback" not in again.said()
