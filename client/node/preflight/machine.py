@@ -11,6 +11,7 @@ from client.node.preflight.finding import Finding
 from stsmm_core.cohort.check import check_cohort as check_cohort_folder
 from stsmm_core.cohort.reading import parse_cohort
 from stsmm_core.config import Experiment
+from stsmm_core.kit import STATE_FOLDER
 from stsmm_core.model.image_encoder import build_image_encoder
 
 PROCESS_BYTES = 0.5e9
@@ -127,7 +128,8 @@ def check_memory(experiment: Experiment, cohort: Path, device: str) -> Finding:
 
 def check_disk(folder: Path, experiment: Experiment | None, cohort: Path | None) -> Finding:
     """Whether there is space for the site's state, and the cache of images where the experiment is known."""
-    free = float(shutil.disk_usage(folder).free)
+    state = folder / STATE_FOLDER  # may be on a disk of its own
+    free = float(shutil.disk_usage(state if state.exists() else folder).free)
     needed = LEAST_FREE_BYTES
     if experiment is not None and cohort is not None:
         images, _ = _needed_bytes(experiment, cohort)
