@@ -41,6 +41,7 @@ def control(monkeypatch):
     def unregister_node(kit, name):
         calls.append(("unregister", name, (kit / "nodes" / f"{name}.pub").exists()))
 
+    module.ServerUnreachableError = type("ServerUnreachableError", (Exception,), {})
     module.register_nodes, module.unregister_node = register_nodes, unregister_node
     monkeypatch.setitem(sys.modules, "server.deploy.control", module)
     return calls

@@ -142,13 +142,19 @@ def test_a_revoked_key_never_comes_back(server, control, kits):
 def test_a_server_that_cannot_be_told_does_not_keep_the_key_in(server, monkeypatch, control):
     import sys
 
-    def unreachable(kit, name):
-        raise KitError("the server does not answer")
+    module = sys.modules["server.deploy.control"]
 
-    monkeypatch.setattr(sys.modules["server.deploy.control"], "unregister_node", unreachable)
-    with pytest.raises(KitError, match="does not answer"):
-        revoke_site(server, "leiden")
+    def unreachable(*_):
+        raise module.ServerUnreachableError("the server does not answer")
+
+    monkeypatch.setattr(module, "unregister_node", unreachable)
+    monkeypatch.setattr(module, "register_nodes", unreachable)
+    revoke_site(server, "leiden")
     assert names(server) == ["paris.pub"]
+    assert "leiden  no key" in (server / "fingerprints.txt").read_text()
+    assert "server not told" in (server / "state" / "audit.jsonl").read_text()
+    renew_site_kit(server, "paris", server.parent / "paris2", ca_key=None)
+    assert (server.parent / "paris2" / "node.key").exists()
 
 
 def test_a_key_made_at_the_site_is_let_in(server, control, made_at_site):
