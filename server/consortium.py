@@ -207,7 +207,7 @@ class FlowerConsortium:
 
     def _note_version(self, reply: Message, site: str) -> None:
         """The code is the same everywhere; what it is run by may not be."""
-        theirs, ours = reply.content.config_records[protocol.SITE].get("software-version"), version("stsmm")
+        theirs, ours = str(reply.content.config_records[protocol.SITE].get("software-version")), version("stsmm")
         if theirs != ours:
             self._audit.warned(site, "query", f"its node has version {theirs} of STSMM installed, the server {ours}")
 
