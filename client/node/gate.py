@@ -57,6 +57,8 @@ Connection = tuple[
 """As Flower's node has it: node id, receive, send, get_run, get_fab, pull_object, push_object, confirm."""
 
 log = logging.getLogger("flwr.stsmm.gate")
+LEAST_FREE_BYTES = 20_000_000
+"""With less on the state's disk nothing begins: neither app nor audit log could be written to the end."""
 _ERRORS = {
     ErrorCode.UNKNOWN: "an error",
     ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "the site could not load the app",
@@ -181,6 +183,8 @@ class Gate:
         metadata = message.metadata
         if metadata.message_type not in MESSAGES:
             raise NotAdmittedError(refusals.UNKNOWN_MESSAGE)
+        if shutil.disk_usage(state_folder(self._kit)).free < LEAST_FREE_BYTES:
+            raise NotAdmittedError(refusals.NO_SPACE)
         # What the site decides holds from the next message on, in the gate and in the app.
         self._settings = read_settings(self._kit)
         write_site_file(self._kit, self._settings)

@@ -183,11 +183,10 @@ def test_a_full_disk_leaves_the_site_out_until_there_is_space(running, made, goi
     before = len(made.audit(going))
     fill_disk(ballast)
     wait_until(
-        lambda: [each for each in made.audit(going)[before:] if each["site"] == "site_2"],
+        lambda: any("disk is full" in each["reason"] for each in made.audit(going)[before:]),
         seconds=200,
-        what="site_2 left out",
+        what="site_2 refuses, and says why",
     )
-    assert "refused" in made.audit(going)[-1]["reason"]
     found = findings(kit)["disk"]
     assert (found["state"], found["numbers"]["free"]) == ("fault", 0.0)
     done = round_of(made, going)
@@ -195,13 +194,13 @@ def test_a_full_disk_leaves_the_site_out_until_there_is_space(running, made, goi
     began = time.monotonic()
     wait_until(lambda: max(trained(made, "site_2"), default=0) > done, seconds=200, what="site_2 trains again")
     record_testsuite_property("recovery of full disk, s", time.monotonic() - began)
-    assert "Traceback" not in made.programs["site_2"].said()
+    assert "Logging error" not in made.programs["site_2"].said()  # a process of the app in hand may print its own
     assert "lines" in stsmm("audit", "verify", kit / "state" / "audit.jsonl")
 
 
 def test_the_run_ends_with_every_site(made, going):
     metrics = made.wait_finished(going)
-    assert {each["site"] for each in metrics["sites"]} == set(SITES)
+    assert metrics["tested_sites"] == list(SITES)
     for site in SITES:
         assert max(trained(made, site)) == ROUNDS
 

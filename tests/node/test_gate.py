@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -143,6 +144,12 @@ def test_unapproved_code_never_starts(kit, server):
     assert node.started == 0
     assert reason(server) == refusals.NOT_APPROVED
     assert read(kit / "state" / "audit.jsonl")[0]["event"] == "refused"
+
+
+def test_nothing_begins_on_a_full_disk(approved, server, monkeypatch):
+    monkeypatch.setattr("client.node.gate.shutil.disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    assert turn(approved, server).started == 0
+    assert reason(server) == refusals.NO_SPACE
 
 
 def test_a_refusal_waits_until_the_server_has_the_whole_message(kit, server):
