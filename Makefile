@@ -32,7 +32,7 @@ demo-short: | $(INSTALLED)
 	$(BIN)/stsmm simulate configs/demo_short.toml --cohort runs/demo-short-cohorts --out runs/demo-short
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m "not long"
 
 test-long: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long

@@ -6,7 +6,7 @@ import signal
 import pytest
 from loopback import consortium, stsmm, wait_until
 
-pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.xdist_group("loopback")]
+pytestmark = [pytest.mark.long, pytest.mark.slow]
 
 EXPERIMENT = """
 seed = 0

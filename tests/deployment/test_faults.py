@@ -20,7 +20,7 @@ from server.deploy.project import read_project
 from server.deploy.provision import provision
 from server.deploy.superlink import server_environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("loopback")]
+pytestmark = [pytest.mark.long, pytest.mark.slow]
 
 SITES = ("site_1", "site_2", "site_3")
 ROUNDS = 6

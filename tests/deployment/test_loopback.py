@@ -12,7 +12,7 @@ from loopback import COMMAND, consortium, stsmm, wait_until
 
 from stsmm_core.training.centre import open_salt
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("loopback")]
+pytestmark = [pytest.mark.long, pytest.mark.slow]
 
 EXPERIMENT = """
 seed = 0
