@@ -55,14 +55,15 @@ def test_folds_do_not_mix(tmp_path):
     assert SiteState(tmp_path, 1).load_optimizer(1) == {"fold": 1}
 
 
-def test_the_last_two_rounds_are_kept(tmp_path):
+def test_the_last_three_rounds_are_kept(tmp_path):
     state = SiteState(tmp_path, 0)
     for round_number in range(1, 13):
         state.save_optimizer(round_number, {"round": round_number})
-    assert state.load_optimizer(10) is None
+    assert state.load_optimizer(9) is None
+    assert state.load_optimizer(10) == {"round": 10}
     assert state.load_optimizer(11) == {"round": 11}
     assert state.load_optimizer(12) == {"round": 12}
-    assert len(list((tmp_path / "fold-0").iterdir())) == 2
+    assert len(list((tmp_path / "fold-0").iterdir())) == 3
 
 
 def test_a_resumed_run_forgets_the_rounds_it_does_again(tmp_path):
