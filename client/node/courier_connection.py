@@ -1,6 +1,6 @@
 """A connection of Flower's node that is one courier file instead of a socket."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flwr.app import Message
@@ -10,23 +10,10 @@ from flwr.proto.fab_pb2 import Fab as ProtoFab
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.run_pb2 import Run as ProtoRun
-from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-from flwr.supercore.run import Run
 
+from client.node.gate import Connection
 from stsmm_core.courier.parcel import CourierError, Parcel
-
-Connection = tuple[
-    int,
-    Callable[[], tuple[Message, ObjectTree] | None],
-    Callable[[Message, ObjectTree, float], tuple[set[str], str]],
-    Callable[[int], Run],
-    Callable[[str, int], Fab],
-    Callable[[int, str], bytes],
-    Callable[[int, str, str, bytes], None],
-    Callable[[int, str], None],
-]
-"""What Flower's node has of its server: node id, receive, send, get_run, get_fab, pull_object, push_object, confirm."""
 
 
 class AnsweredError(Exception):

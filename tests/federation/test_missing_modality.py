@@ -186,9 +186,9 @@ def test_with_one_centre_it_is_the_same_where_normalisation_layers_stay(experime
 
 def test_a_sites_factor_is_in_the_weight_that_it_sends(experiment, cohorts, federate, tmp_path):
     """From the first checkpoint round on, and kept until the next."""
-    # A dozen training patients a site: sizes of updates differ more than the screen allows real sites.
-    changed = {"site_factor": "generalisation", "largest_update": 1e6}
-    federation = experiment.federation.model_copy(update=changed)
+    federation = experiment.federation.model_copy(update={"site_factor": "generalisation"})
+    training = experiment.training.model_copy(update={"learning_rate": 0.01})
+    changed = experiment.model_copy(update={"federation": federation, "training": training})
     factors = {}
 
     def deliver(site, message, answer):
@@ -199,7 +199,7 @@ def test_a_sites_factor_is_in_the_weight_that_it_sends(experiment, cohorts, fede
             factors.setdefault(number, {})[site] = numbers[protocol.WEIGHT] / numbers[protocol.EVENTS]
         return reply
 
-    federate(experiment.model_copy(update={"federation": federation}), [cohorts], tmp_path / "run", deliver=deliver)
+    federate(changed, [cohorts], tmp_path / "run", deliver=deliver)
     assert factors[1] == {0: 1, 1: 1, 2: 1}
     assert factors[2] == factors[3]
     assert len(set(factors[2].values())) > 1
