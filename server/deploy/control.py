@@ -56,13 +56,10 @@ class FlowerRun:
 
     Attributes:
         status: pending, starting, running or finished.
-        end: completed, failed or stopped; empty before.
     """
 
     id: int
     status: str
-    end: str
-    details: str
 
 
 def is_up(kit: Path) -> bool:
@@ -161,9 +158,7 @@ def list_runs(kit: Path) -> list[FlowerRun]:
     """The newest runs that Flower knows."""
     with _control(kit) as control:
         found = control.ListRuns(ListRunsRequest(limit=_LONGEST_LIST)).run_dict
-    return [
-        FlowerRun(run.run_id, run.status.status, run.status.sub_status, run.status.details) for run in found.values()
-    ]
+    return [FlowerRun(run.run_id, run.status.status) for run in found.values()]
 
 
 def submit(kit: Path, app: str, run_config: Mapping[str, str | int]) -> int:
@@ -184,6 +179,14 @@ def stop(kit: Path, run_id: int) -> None:
     """End a run."""
     with _control(kit) as control:
         control.StopRun(StopRunRequest(run_id=run_id))
+
+
+def end_runs(kit: Path) -> list[int]:
+    """End the runs of a server that was killed: Flower takes them for going on until they have been silent a while."""
+    left = [run.id for run in list_runs(kit) if run.status != "finished"]
+    for run_id in left:
+        stop(kit, run_id)
+    return left
 
 
 @contextmanager

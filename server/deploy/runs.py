@@ -33,7 +33,7 @@ from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.summary import print_results
 
 SUBMISSION_FILE = "submission.json"
-"""In a run folder: Flower's number of the run, and how many sites it waits for."""
+"""In a run folder: Flower's number of the run, how many sites it waits for, and whether somebody stopped it."""
 POLL_S = 1.0
 FINISHED, FAILED, STOPPED, INTERRUPTED, RUNNING = "finished", "failed", "stopped", "interrupted", "running"
 
@@ -98,7 +98,9 @@ def stop_run(kit: Path, name: str) -> None:
     run = _run_folder(folder, name)
     if run_state(run, list_runs(kit))[0] != RUNNING:
         raise RunError(f"run {name} is not going on")
-    stop_flower_run(kit, _submission(run)["flower_run"])
+    submission = _submission(run)
+    stop_flower_run(kit, submission["flower_run"])
+    write_text_atomically(run / SUBMISSION_FILE, json.dumps(submission | {"stopped": True}))
     folder.note("run stopped", run=name)
 
 
@@ -157,9 +159,9 @@ def run_state(run: Path, known: list[FlowerRun] | None) -> tuple[str, str]:
     """
     if (run / METRICS_FILE).exists():
         return FINISHED, ""
-    number = _submission(run)["flower_run"]
-    flower = next((each for each in known or [] if each.id == number), None)
-    if flower is not None and flower.end == "stopped":
+    submission = _submission(run)
+    flower = next((each for each in known or [] if each.id == submission["flower_run"]), None)
+    if submission.get("stopped"):
         return STOPPED, "somebody stopped it"
     if (run / FAILURE_FILE).exists():
         return FAILED, (run / FAILURE_FILE).read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from server.deploy.control import is_up, node_keys, register_nodes
+from server.deploy.control import end_runs, is_up, node_keys, register_nodes
 from server.deploy.folder import ServerFolder
 from server.deploy.processes import end_processes
 from server.registered import NODES_VARIABLE
@@ -87,6 +87,8 @@ def _serve(console: Console, folder: ServerFolder) -> None:
     try:
         _wait_until_up(folder, process, told)
         if not told.is_set():
+            for number in end_runs(folder.kit):
+                folder.note("run of an ended server ended", flower_run=number)
             nodes = register_nodes(folder.kit)
             folder.note("server started", port=address.port, sites=sorted(nodes))
             console.print(f"Server of {folder.settings().consortium} is up on port {address.port}.", highlight=False)

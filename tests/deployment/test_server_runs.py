@@ -88,10 +88,10 @@ def test_resume_takes_the_app_and_the_sites_of_the_start(folder, config, submitt
     begin(folder, config, "first")
     folder.nodes.write_text(json.dumps({"leiden": 1, "milan": 2, "oslo": 3}))
     monkeypatch.setattr(runs, "build_app", lambda: b"newer code")
-    monkeypatch.setattr(runs, "list_runs", lambda kit: [FlowerRun(41, "running", "", "")])
+    monkeypatch.setattr(runs, "list_runs", lambda kit: [FlowerRun(41, "running")])
     with pytest.raises(RunError, match="still going on"):
         runs.resume_run(Console(quiet=True), folder.kit, "first", follow=False)
-    monkeypatch.setattr(runs, "list_runs", lambda kit: [FlowerRun(41, "finished", "failed", "")])
+    monkeypatch.setattr(runs, "list_runs", lambda kit: [FlowerRun(41, "finished")])
     (folder.runs / "first" / "failure.txt").write_text("a reason")
     runs.resume_run(Console(quiet=True), folder.kit, "first", follow=False)
     assert submitted[0] == submitted[1]
@@ -103,10 +103,9 @@ def test_resume_takes_the_app_and_the_sites_of_the_start(folder, config, submitt
     [
         ([], None, "interrupted"),
         ([], [], "interrupted"),
-        ([], [FlowerRun(41, "running", "", "")], "running"),
-        ([], [FlowerRun(41, "finished", "failed", "")], "interrupted"),
-        (["failure.txt"], [FlowerRun(41, "finished", "failed", "")], "failed"),
-        (["failure.txt"], [FlowerRun(41, "finished", "stopped", "")], "stopped"),
+        ([], [FlowerRun(41, "running")], "running"),
+        ([], [FlowerRun(41, "finished")], "interrupted"),
+        (["failure.txt"], [FlowerRun(41, "finished")], "failed"),
         (["metrics.json"], None, "finished"),
     ],
 )
@@ -116,6 +115,21 @@ def test_states(folder, config, submitted, files, known, state):
     for name in files:
         (run / name).write_text("a reason")
     assert runs.run_state(run, known)[0] == state
+
+
+def test_a_stopped_run_is_called_stopped_until_it_goes_on(folder, config, submitted, monkeypatch):
+    begin(folder, config, "first")
+    stopped = []
+    monkeypatch.setattr(runs, "list_runs", lambda kit: [FlowerRun(41, "running")])
+    monkeypatch.setattr(runs, "stop_flower_run", lambda kit, number: stopped.append(number))
+    runs.stop_run(folder.kit, "first")
+    (folder.runs / "first" / "failure.txt").write_text("what its end looked like to the app")
+    assert stopped == [41]
+    assert runs.run_state(folder.runs / "first", [FlowerRun(41, "finished")])[0] == "stopped"
+    assert runs.run_state(folder.runs / "first", None)[0] == "stopped"
+    monkeypatch.setattr(runs, "list_runs", lambda kit: [FlowerRun(41, "finished")])
+    runs.resume_run(Console(quiet=True), folder.kit, "first", follow=False)
+    assert runs.run_state(folder.runs / "first", [FlowerRun(42, "running")])[0] == "running"
 
 
 def test_status_without_a_server(folder, config, submitted):
