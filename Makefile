@@ -8,7 +8,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constra
 DEMO := runs/demo
 COHORTS := runs/demo-cohorts
 
-.PHONY: install demo demo-short test test-long lint clean
+.PHONY: install demo demo-short test test-long soak lint clean
 
 install: $(INSTALLED)
 
@@ -32,10 +32,13 @@ demo-short: | $(INSTALLED)
 	$(BIN)/stsmm simulate configs/demo_short.toml --cohort runs/demo-short-cohorts --out runs/demo-short
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m "not long and not soak"
 
 test-long: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
+
+soak: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak -s
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -11,6 +11,14 @@ from stsmm_core.cohort.clinical import shareable_training_sums
 from stsmm_core.cohort.dictionary import SCHEMA_VERSION
 from stsmm_core.config import Experiment
 from stsmm_core.model.mmnn import Weights, normalisation_names
+from stsmm_core.protocol.description import description_to_numbers, training_sums_to_numbers
+from stsmm_core.protocol.pairs import pairs_to_numbers
+from stsmm_core.protocol.rounds import (
+    blending_from_numbers,
+    contribution_to_numbers,
+    encoding_from_numbers,
+    losses_to_numbers,
+)
 from stsmm_core.protocol.time_counts import time_counts_to_numbers
 from stsmm_core.run_folder import software_versions
 from stsmm_core.survival.event_order import looks_inverted
@@ -37,8 +45,8 @@ def describe(content: RecordDict, site: Site, centre: Centre) -> RecordDict:
             "software-version": software_versions()["stsmm"],
         }
     )
-    numbers = protocol.description_to_numbers(description, centre.experiment)
-    metrics = MetricRecord(numbers | protocol.training_sums_to_numbers(training))
+    numbers = description_to_numbers(description, centre.experiment)
+    metrics = MetricRecord(numbers | training_sums_to_numbers(training))
     return RecordDict({protocol.SITE: identity, protocol.METRICS: metrics})
 
 
@@ -62,7 +70,7 @@ def train(content: RecordDict, centre: Centre) -> RecordDict:
         names = normalisation_names(trainer.network)
         shared = kept_at_site.keep_normalisation(trainer.state, trained.weights, round_number, names)
     arrays = ArrayRecord({name: Array(value) for name, value in shared.items()})
-    metrics = MetricRecord(protocol.contribution_to_numbers(trained, weight))
+    metrics = MetricRecord(contribution_to_numbers(trained, weight))
     return RecordDict({protocol.ARRAYS: arrays, protocol.METRICS: metrics})
 
 
@@ -75,7 +83,7 @@ def evaluate(content: RecordDict, centre: Centre) -> RecordDict:
     experiment, round_number = centre.experiment, _number(content, protocol.ROUND)
     trainer = _trainer(content, centre)
     losses = trainer.losses(round_number, _own_weights(content, centre, trainer, round_number))
-    numbers = protocol.losses_to_numbers(losses)
+    numbers = losses_to_numbers(losses)
     if experiment.blending.scope != "global" and experiment.is_checkpoint(round_number):
         sent = _blending(content, experiment)
         weights = kept_at_site.update_blending(trainer.state, experiment, round_number, sent, losses)
@@ -103,7 +111,7 @@ def predict(content: RecordDict, centre: Centre) -> RecordDict:
 def count_pairs(site: Site, centre: Centre) -> RecordDict:
     """Concordance counts of this site's test patients; zeros for a head and endpoint with too few of them."""
     pairs = [[counts.suppressed(site.min_cell_size) for counts in head] for head in centre.count_pairs()]
-    return RecordDict({protocol.METRICS: MetricRecord(protocol.pairs_to_numbers(pairs))})
+    return RecordDict({protocol.METRICS: MetricRecord(pairs_to_numbers(pairs))})
 
 
 def count_times(site: Site, centre: Centre) -> RecordDict:
@@ -113,7 +121,7 @@ def count_times(site: Site, centre: Centre) -> RecordDict:
 
 
 def _trainer(content: RecordDict, centre: Centre) -> Trainer:
-    encoding = protocol.encoding_from_numbers(content.config_records[protocol.CONFIG], centre.experiment)
+    encoding = encoding_from_numbers(content.config_records[protocol.CONFIG], centre.experiment)
     channels = _number(content, protocol.CHANNELS)
     return centre.trainer(_number(content, protocol.FOLD), encoding, channels=channels)
 
@@ -123,7 +131,7 @@ def _number(content: RecordDict, key: str) -> int:
 
 
 def _blending(content: RecordDict, experiment: Experiment) -> tuple[float, ...]:
-    return protocol.blending_from_numbers(content.config_records[protocol.CONFIG], experiment)
+    return blending_from_numbers(content.config_records[protocol.CONFIG], experiment)
 
 
 def _factor(trainer: Trainer, experiment: Experiment, round_number: int, before: Weights, after: Weights) -> float:

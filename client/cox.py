@@ -9,6 +9,7 @@ from stsmm_core import protocol
 from stsmm_core.cohort.clinical import ClinicalEncoding
 from stsmm_core.cohort.covariates import ColumnSums, sum_columns
 from stsmm_core.protocol import cox
+from stsmm_core.protocol.rounds import encoding_from_numbers
 from stsmm_core.training.centre import Centre
 from stsmm_core.training.cox import ColumnAnswer
 from stsmm_core.training.cox_site import (
@@ -127,7 +128,7 @@ def _column_sums(patients: CoxPatients, site: Site, centre: Centre) -> ColumnSum
 
 
 def _encoding(content: RecordDict, centre: Centre) -> ClinicalEncoding:
-    return protocol.encoding_from_numbers(_config(content), centre.experiment)
+    return encoding_from_numbers(_config(content), centre.experiment)
 
 
 def _config(content: RecordDict) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stsmm_core.cohort.cohort import Name
+from stsmm_core.cohort.manifest import Name
 from stsmm_core.errors import ConfigError, StsmmError
 from stsmm_core.training.centre import SMALLEST_SALT, Centre
 

@@ -13,6 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp import Grid
 
 from server.audit import AuditLog
+from server.exchange import exchange
 from server.registered import registered_sites
 from server.replies import LeftOut, attributed, read_numbers, read_reply
 from server.strategy import GradientBlending
@@ -22,6 +23,9 @@ from stsmm_core.cohort.dictionary import SCHEMA_VERSION
 from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
 from stsmm_core.model.mmnn import Weights, build_network, normalisation_names
+from stsmm_core.protocol.description import description_from_numbers, training_sums_from_numbers
+from stsmm_core.protocol.pairs import pairs_from_numbers
+from stsmm_core.protocol.rounds import encoding_to_numbers
 from stsmm_core.survival.concordance import PairCounts
 from stsmm_core.training.blending import BlendingState
 from stsmm_core.training.centre import SiteDescription
@@ -156,7 +160,7 @@ class FlowerConsortium:
         replies = self._send(f"evaluate.{protocol.PAIRS_ACTION}", self._config(), self._sites)
 
         def read(reply: Message) -> list[list[PairCounts]]:
-            return protocol.pairs_from_numbers(read_numbers(reply), self._experiment)
+            return pairs_from_numbers(read_numbers(reply), self._experiment)
 
         by_name = {self._sites[reply.metadata.src_node_id]: reply for reply in replies}
         counts = {site: self._read(by_name[site], "test", read) for site in sorted(by_name)}
@@ -226,8 +230,8 @@ class FlowerConsortium:
         identity = reply.content.config_records.get(protocol.SITE, ConfigRecord())
         if identity.get(protocol.SCHEMA) != SCHEMA_VERSION:
             raise LeftOut(f"its cohorts do not have schema version {SCHEMA_VERSION}")
-        description = protocol.description_from_numbers(numbers, identity, self._experiment)
-        return description, protocol.training_sums_from_numbers(numbers, self._experiment)
+        description = description_from_numbers(numbers, identity, self._experiment)
+        return description, training_sums_from_numbers(numbers, self._experiment)
 
     def _note_version(self, reply: Message, site: str) -> None:
         """The code is the same everywhere; what it is run by may not be."""
@@ -246,7 +250,7 @@ class FlowerConsortium:
     def _config(self) -> ConfigRecord:
         assert self._encoding is not None
         fixed: dict[str, Any] = {protocol.FOLD: self._fold, protocol.CHANNELS: self._channels}
-        return ConfigRecord(fixed | protocol.encoding_to_numbers(self._encoding))
+        return ConfigRecord(fixed | encoding_to_numbers(self._encoding))
 
     def _send(
         self, message_type: str, config: ConfigRecord, nodes: Iterable[int], arrays: ArrayRecord | None = None
@@ -272,7 +276,7 @@ class FlowerConsortium:
         asked = list(messages)
         for message in asked:  # a message lives 12 hours if not told otherwise; an answer may take days by courier
             message.metadata.ttl = max(message.metadata.ttl, timeout)
-        replies = self._grid.send_and_receive(asked, timeout=timeout)
+        replies = exchange(self._grid, asked, timeout=timeout)
         return attributed(replies, {message.metadata.message_id: message.metadata.dst_node_id for message in asked})
 
 

@@ -9,6 +9,13 @@ from server.consortium import GO_ON, FlowerConsortium
 from stsmm_core import protocol
 from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
+from stsmm_core.protocol.evaluation import (
+    development_from_numbers,
+    development_to_numbers,
+    output_sums_from_numbers,
+    scale_to_numbers,
+    site_test_from_numbers,
+)
 from stsmm_core.training.evaluation_over_sites import FederatedTest, run_test
 
 Reading = TypeVar("Reading")
@@ -28,15 +35,15 @@ def ask_for_test(consortium: FlowerConsortium, experiment: Experiment) -> Federa
         return told
 
     return run_test(
-        lambda: ask(protocol.SCALE_ACTION, {}, lambda numbers: protocol.output_sums_from_numbers(numbers, experiment)),
+        lambda: ask(protocol.SCALE_ACTION, {}, lambda numbers: output_sums_from_numbers(numbers, experiment)),
         lambda scale: ask(
             protocol.DEVELOPMENT_ACTION,
-            protocol.scale_to_numbers(scale),
-            lambda numbers: protocol.development_from_numbers(numbers, experiment),
+            scale_to_numbers(scale),
+            lambda numbers: development_from_numbers(numbers, experiment),
         ),
         lambda scale, development: ask(
             protocol.TEST_ACTION,
-            protocol.scale_to_numbers(scale) | protocol.development_to_numbers(development, experiment),
-            lambda numbers: protocol.site_test_from_numbers(numbers, experiment),
+            scale_to_numbers(scale) | development_to_numbers(development, experiment),
+            lambda numbers: site_test_from_numbers(numbers, experiment),
         ),
     )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from server.replies import Update
 from stsmm_core.config import Modality
 from stsmm_core.model.mmnn import Weights
-from stsmm_core.protocol import Contribution
+from stsmm_core.protocol.rounds import Contribution
 
 Array = NDArray[np.floating]
 FUSION = "heads.fusion.weight"

@@ -11,6 +11,7 @@ from stsmm_core import protocol
 from stsmm_core.config import Experiment
 from stsmm_core.errors import StsmmError
 from stsmm_core.model.mmnn import Weights
+from stsmm_core.protocol.rounds import Contribution, contribution_from_numbers
 
 LONGEST_REASON = 200
 
@@ -81,7 +82,7 @@ class Update:
 
     site: str
     message: Message
-    contribution: protocol.Contribution
+    contribution: Contribution
     weights: Weights
 
 
@@ -96,7 +97,7 @@ def read_update(
     Raises:
         LeftOut, ProtocolError: when names, shapes or types differ, a value is not finite, or a count is none.
     """
-    contribution = protocol.contribution_from_numbers(read_numbers(reply), experiment)
+    contribution = contribution_from_numbers(read_numbers(reply), experiment)
     if list(reply.content.array_records) != [protocol.ARRAYS]:
         raise LeftOut("the update does not have the agreed records")
     arrays = reply.content.array_records[protocol.ARRAYS]

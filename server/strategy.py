@@ -21,6 +21,7 @@ from stsmm_core import protocol
 from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
 from stsmm_core.model.mmnn import Weights, is_running_statistic
+from stsmm_core.protocol.rounds import blending_from_numbers, losses_from_numbers
 from stsmm_core.training.blending import BlendingState, start_blending
 from stsmm_core.training.experiment import Memory, blend
 from stsmm_core.training.rounds import RoundLosses
@@ -115,11 +116,11 @@ class GradientBlending(Strategy):
 
         def read(reply: Message, site: str) -> RoundLosses:
             numbers = read_numbers(reply)
-            losses = protocol.losses_from_numbers(numbers, self._experiment, server_round)
+            losses = losses_from_numbers(numbers, self._experiment, server_round)
             if server_round == 0:
                 self._look_at_coding(site, protocol.read_array(numbers, protocol.INVERTED, (len(endpoints),)))
             if due:
-                own[site] = protocol.blending_from_numbers(numbers, self._experiment)
+                own[site] = blending_from_numbers(numbers, self._experiment)
             return losses
 
         by_site = dict(self._usable("evaluate", server_round, replies, read))

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stsmm_core.certificates import certificate_sha256, read_certificate
-from stsmm_core.cohort.cohort import Name
+from stsmm_core.cohort.manifest import Name
 from stsmm_core.errors import KitError
 
 KIT_FILE = "kit.toml"

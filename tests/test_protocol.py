@@ -13,6 +13,19 @@ from stsmm_core.cohort.dictionary import VARIABLES, Category, Number
 from stsmm_core.config import Data, Evaluation, Experiment
 from stsmm_core.imaging.flag_kinds import FLAG_KINDS, KINDS_AS_READ
 from stsmm_core.protocol import ProtocolError
+from stsmm_core.protocol.description import (
+    description_from_numbers,
+    description_to_numbers,
+    training_sums_from_numbers,
+    training_sums_to_numbers,
+)
+from stsmm_core.protocol.pairs import pairs_from_numbers, pairs_to_numbers
+from stsmm_core.protocol.rounds import (
+    encoding_from_numbers,
+    encoding_to_numbers,
+    losses_from_numbers,
+    losses_to_numbers,
+)
 from stsmm_core.survival.concordance import PairCounts
 from stsmm_core.training.centre import SiteDescription
 from stsmm_core.training.losses import LossChanges, LossSums
@@ -139,16 +152,16 @@ carriers = pytest.mark.parametrize(
 )
 def test_description(carry, changes):
     description = a_description(**changes)
-    numbers = carry(protocol.description_to_numbers(description, EXPERIMENT))
+    numbers = carry(description_to_numbers(description, EXPERIMENT))
     identity = over_the_wire(identity_of(description), ConfigRecord)
-    assert_equal(protocol.description_from_numbers(numbers, identity, EXPERIMENT), description)
+    assert_equal(description_from_numbers(numbers, identity, EXPERIMENT), description)
 
 
 def test_flags_that_depend_on_the_settings_do_not_leave():
     whole = a_description(image_flags=dict.fromkeys(FLAG_KINDS, 20))
-    numbers = protocol.description_to_numbers(whole, EXPERIMENT)
+    numbers = description_to_numbers(whole, EXPERIMENT)
     assert numbers["image-flags"] == [20] * len(KINDS_AS_READ)
-    received = protocol.description_from_numbers(numbers, identity_of(whole), EXPERIMENT)
+    received = description_from_numbers(numbers, identity_of(whole), EXPERIMENT)
     assert not {"grid", "coverage", "registration"} & set(received.image_flags)
 
 
@@ -156,52 +169,52 @@ def test_flags_that_depend_on_the_settings_do_not_leave():
 @pytest.mark.parametrize("value", [None, 3])
 def test_a_site_that_does_not_say_who_it_is_is_refused(key, value):
     identity = identity_of(a_description()) | {key: value}
-    numbers = protocol.description_to_numbers(a_description(), EXPERIMENT)
+    numbers = description_to_numbers(a_description(), EXPERIMENT)
     with pytest.raises(ProtocolError, match="name, channels or withheld variables"):
-        protocol.description_from_numbers(numbers, identity, EXPERIMENT)
+        description_from_numbers(numbers, identity, EXPERIMENT)
 
 
 def test_a_site_cannot_withhold_what_nobody_asked_for():
     identity = identity_of(a_description(withheld=("age", "shoe_size")))
-    numbers = protocol.description_to_numbers(a_description(), EXPERIMENT)
+    numbers = description_to_numbers(a_description(), EXPERIMENT)
     with pytest.raises(ProtocolError, match="withholds a variable that the experiment does not ask for"):
-        protocol.description_from_numbers(numbers, identity, EXPERIMENT)
+        description_from_numbers(numbers, identity, EXPERIMENT)
 
 
 @carriers
 def test_training_sums_go_beside_the_description_without_levels(carry):
     training = a_summary(2)
-    numbers = protocol.description_to_numbers(a_description(), EXPERIMENT)
-    numbers |= protocol.training_sums_to_numbers(training)
+    numbers = description_to_numbers(a_description(), EXPERIMENT)
+    numbers |= training_sums_to_numbers(training)
     levels = [key for key in EXPERIMENT.data.variables if isinstance(VARIABLES[key], Category)]
     assert not [key for key in levels if f"training.{key}" in numbers]
     received = carry(numbers)
-    read = protocol.training_sums_from_numbers(received, EXPERIMENT)
+    read = training_sums_from_numbers(received, EXPERIMENT)
     assert_equal(read, ClinicalSummary(training.numbers, {}))
-    described = protocol.description_from_numbers(received, identity_of(a_description()), EXPERIMENT)
+    described = description_from_numbers(received, identity_of(a_description()), EXPERIMENT)
     assert_equal(described.summary, a_summary())
 
 
 @carriers
 def test_encoding(carry):
     encoding = an_encoding()
-    assert_equal(protocol.encoding_from_numbers(carry(protocol.encoding_to_numbers(encoding)), EXPERIMENT), encoding)
+    assert_equal(encoding_from_numbers(carry(encoding_to_numbers(encoding)), EXPERIMENT), encoding)
 
 
 def test_encoding_of_other_variables():
     experiment = Experiment(data=Data(variables=("grade", "volume_cm3")))
     encoding = ClinicalEncoding(("grade", "volume_cm3"), {"volume_cm3": (1.5, 0.0)})
-    numbers = protocol.encoding_to_numbers(encoding)
+    numbers = encoding_to_numbers(encoding)
     assert list(numbers) == ["encoding.volume_cm3"]
-    assert_equal(protocol.encoding_from_numbers(numbers, experiment), encoding)
+    assert_equal(encoding_from_numbers(numbers, experiment), encoding)
 
 
 @carriers
 @pytest.mark.parametrize("round_number", [0, BETWEEN, CHECKPOINT])
 def test_losses(carry, round_number):
     losses = some_losses(EXPERIMENT.is_checkpoint(round_number))
-    numbers = carry(protocol.losses_to_numbers(losses))
-    read = protocol.losses_from_numbers(numbers, EXPERIMENT, round_number)
+    numbers = carry(losses_to_numbers(losses))
+    read = losses_from_numbers(numbers, EXPERIMENT, round_number)
     assert (read.train is None) == (round_number == BETWEEN)
     assert_equal(read.validation, losses.validation)
     for name in ("train", "validation_change", "train_change"):
@@ -214,29 +227,29 @@ def test_losses(carry, round_number):
 @carriers
 def test_pairs(carry):
     pairs = some_pairs()
-    assert_equal(protocol.pairs_from_numbers(carry(protocol.pairs_to_numbers(pairs)), EXPERIMENT), pairs)
+    assert_equal(pairs_from_numbers(carry(pairs_to_numbers(pairs)), EXPERIMENT), pairs)
 
 
 MESSAGES = {
     "description": (
-        protocol.description_to_numbers(a_description(), EXPERIMENT),
-        lambda numbers: protocol.description_from_numbers(numbers, identity_of(a_description()), EXPERIMENT),
+        description_to_numbers(a_description(), EXPERIMENT),
+        lambda numbers: description_from_numbers(numbers, identity_of(a_description()), EXPERIMENT),
     ),
     "training sums": (
-        protocol.training_sums_to_numbers(a_summary()),
-        lambda numbers: protocol.training_sums_from_numbers(numbers, EXPERIMENT),
+        training_sums_to_numbers(a_summary()),
+        lambda numbers: training_sums_from_numbers(numbers, EXPERIMENT),
     ),
     "encoding": (
-        protocol.encoding_to_numbers(an_encoding()),
-        lambda numbers: protocol.encoding_from_numbers(numbers, EXPERIMENT),
+        encoding_to_numbers(an_encoding()),
+        lambda numbers: encoding_from_numbers(numbers, EXPERIMENT),
     ),
     "losses": (
-        protocol.losses_to_numbers(some_losses(checkpoint=True)),
-        lambda numbers: protocol.losses_from_numbers(numbers, EXPERIMENT, CHECKPOINT),
+        losses_to_numbers(some_losses(checkpoint=True)),
+        lambda numbers: losses_from_numbers(numbers, EXPERIMENT, CHECKPOINT),
     ),
     "pairs": (
-        protocol.pairs_to_numbers(some_pairs()),
-        lambda numbers: protocol.pairs_from_numbers(numbers, EXPERIMENT),
+        pairs_to_numbers(some_pairs()),
+        lambda numbers: pairs_from_numbers(numbers, EXPERIMENT),
     ),
 }
 FIELDS = [(message, field) for message, (numbers, _) in MESSAGES.items() for field in numbers]
@@ -282,18 +295,18 @@ def test_a_field_of_text_is_named(message, field, bad):
 
 
 def test_a_checkpoint_reply_without_training_losses_is_refused():
-    numbers = protocol.losses_to_numbers(some_losses(checkpoint=False))
+    numbers = losses_to_numbers(some_losses(checkpoint=False))
     with pytest.raises(ProtocolError, match=r"'train\.loss' is missing"):
-        protocol.losses_from_numbers(numbers, EXPERIMENT, CHECKPOINT)
+        losses_from_numbers(numbers, EXPERIMENT, CHECKPOINT)
 
 
 def test_a_site_with_another_number_of_heads_is_refused():
     other = Experiment(data=Data(modalities=("clinical",)))
-    numbers = protocol.losses_to_numbers(some_losses(checkpoint=True))
+    numbers = losses_to_numbers(some_losses(checkpoint=True))
     with pytest.raises(ProtocolError, match=r"'validation\.loss' holds 6 numbers, not 4"):
-        protocol.losses_from_numbers(numbers, other, CHECKPOINT)
+        losses_from_numbers(numbers, other, CHECKPOINT)
 
 
 def test_withheld_counts_are_told_from_zero():
-    numbers = protocol.description_to_numbers(a_description(patients=0, with_image=None), EXPERIMENT)
+    numbers = description_to_numbers(a_description(patients=0, with_image=None), EXPERIMENT)
     assert (numbers["patients"], numbers["with-image"], numbers["events"]) == (0, protocol.WITHHELD, [12, -1])

@@ -7,9 +7,18 @@ import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
-from stsmm_core import protocol
 from stsmm_core.config import Data, Evaluation, Experiment
 from stsmm_core.protocol import ProtocolError
+from stsmm_core.protocol.evaluation import (
+    development_from_numbers,
+    development_to_numbers,
+    output_sums_from_numbers,
+    output_sums_to_numbers,
+    scale_from_numbers,
+    scale_to_numbers,
+    site_test_from_numbers,
+    site_test_to_numbers,
+)
 from stsmm_core.survival.common_scale import sum_outputs
 from stsmm_core.survival.estimates import draw_patients
 from stsmm_core.survival.site_records import FoldRecords, SiteRecords
@@ -46,14 +55,14 @@ def messages(patients, minimum):
     development = sum_development_of(site, scale, minimum=minimum)
     test = sum_test(site, scale, development, horizons=horizons_in_days(EXPERIMENT), minimum=minimum)
     return {
-        "sums": (sums, protocol.output_sums_to_numbers(sums), protocol.output_sums_from_numbers),
-        "scale": (scale, protocol.scale_to_numbers(scale), protocol.scale_from_numbers),
+        "sums": (sums, output_sums_to_numbers(sums), output_sums_from_numbers),
+        "scale": (scale, scale_to_numbers(scale), scale_from_numbers),
         "development": (
             development,
-            protocol.development_to_numbers(development, EXPERIMENT),
-            protocol.development_from_numbers,
+            development_to_numbers(development, EXPERIMENT),
+            development_from_numbers,
         ),
-        "test": (test, protocol.site_test_to_numbers(test, EXPERIMENT), protocol.site_test_from_numbers),
+        "test": (test, site_test_to_numbers(test, EXPERIMENT), site_test_from_numbers),
     }
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from stsmm_core.cohort.cohort import Cohort, Manifest, write_cohort_tables
+from stsmm_core.cohort.cohort import Cohort, write_cohort_tables
+from stsmm_core.cohort.manifest import Manifest
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.config import Experiment, parse_experiment
 from stsmm_core.errors import RunError

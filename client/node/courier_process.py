@@ -14,9 +14,9 @@ import client
 from client.node.courier import COURIER_FOLDER, answer_file, open_desk
 from client.node.gate import Gate
 from client.node.node import LOCK_FILE, check_ready, environment
-from client.node.process import PROXIES, check_flower
+from client.node.process import check_flower
 from client.node.reviewers import read_reviewers
-from client.node.settings import read_settings, state_folder, write_site_file
+from client.node.settings import PROXIES, read_settings, state_folder, write_site_file
 from stsmm_core.courier.parcel import CourierError, Parcel, pack, unpack
 from stsmm_core.errors import RunError, StsmmError
 from stsmm_core.files import write_atomically

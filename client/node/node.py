@@ -16,9 +16,8 @@ from filelock import FileLock, Timeout
 
 import client
 from client.node.ledger import Ledger, LedgerError
-from client.node.process import PROXIES, STOP_FILE
 from client.node.reviewers import read_reviewers
-from client.node.settings import read_settings, state_folder, write_site_file
+from client.node.settings import PROXIES, STOP_FILE, read_settings, state_folder, write_site_file
 from stsmm_core.errors import ConfigError, RunError
 from stsmm_core.kit import FLOWER_FOLDER, SiteKit, read_kit, verify_kit
 

@@ -15,16 +15,13 @@ import flwr
 from flwr.supernode import start_client_internal as flower_node
 
 from client.node.gate import Connection, Gate
-from client.node.settings import read_settings, state_folder, write_site_file
+from client.node.settings import PROXIES, STOP_FILE, read_settings, state_folder, write_site_file
 from stsmm_core.errors import RunError
 from stsmm_core.kit import CA_FILE, NODE_KEY_FILE, REVIEWERS_FILE, SiteKit, read_kit
 
 FLOWER = "1.41.0"
 """The gate stands at a place inside Flower that other versions may not have."""
-STOP_FILE = "stop"
-"""Within state: asks the node to end before its next message."""
 LOG_FILE = "node.log"
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 def main(arguments: list[str]) -> None:

@@ -18,6 +18,10 @@ from stsmm_core.kit import RUNS_FOLDER, SITE_FILE, STATE_FOLDER, SiteKit, read_k
 SALT_FILE = "salt"
 """Within state: the site's secret number that seeds its bootstrap. Never in a kit."""
 CACHE_FOLDER = "cache"
+STOP_FILE = "stop"
+"""Within state: asks the node to end before its next message."""
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+"""The environment's variables that the node's connection needs; they may hold passwords."""
 _SALT_BITS = 128
 
 

@@ -4,7 +4,6 @@ Flower's own API answers a key that was never registered, one that was revoked a
 the same error. The SuperLink's database tells them apart.
 """
 
-from base64 import b64decode
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,15 +11,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
-from flwr.proto.fleet_pb2 import ActivateNodeRequest
 from flwr.server.superlink.linkstate import LinkState
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, NodeStatus
+from flwr.supercore.constant import NodeStatus
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.superlink.dependencies.linkstate import get_linkstate
-from flwr.superlink.routers.fleet.node_auth import authenticate_node
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.deploy.known_nodes import signer
 from stsmm_core.protocol.node_state import NODE_PATH, VERSION_PATH, NodeState
 
 _STATES: dict[str, NodeState] = {
@@ -69,25 +67,10 @@ def node_state(linkstate: LinkState, public_key: bytes, revoked: Path) -> NodeSt
 
 def _answer(request: Request, revoked: Path) -> JSONResponse:
     try:
-        public_key = _signer(request)
+        public_key = signer(request)
     except HTTPException as error:
         return JSONResponse({"detail": error.detail}, status_code=error.status_code)
     return JSONResponse({"state": node_state(get_linkstate(request), public_key, revoked)})
-
-
-def _signer(request: Request) -> bytes:
-    """The key that signed the request's time, by Flower's own check.
-
-    Raises:
-        HTTPException: 401 where the signature or the time is not right.
-    """
-    try:
-        public_key = b64decode(request.headers.get(FLEET_HTTP_PUBLIC_KEY_HEADER, ""), validate=True)
-    except ValueError:
-        public_key = b""  # refused below
-    request.state.protobuf_request = ActivateNodeRequest(public_key=public_key)
-    authenticate_node(request)
-    return public_key
 
 
 def _keys(folder: Path) -> set[bytes]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from stsmm_core.cohort.cohort import Name
+from stsmm_core.cohort.manifest import Name
 from stsmm_core.errors import ConfigError
 from stsmm_core.kit import ServerAddress
 

@@ -5,14 +5,14 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from server.deploy.apps import build_app, digest, read_app
-from server.deploy.control import FlowerRun, list_runs, registered, submit
+from server.deploy.control import list_runs, registered, submit
 from server.deploy.control import stop as stop_flower_run
 from server.deploy.folder import ServerFolder
+from server.deploy.run_state import FINISHED, RUNNING, SUBMISSION_FILE, read_progress, read_submission, run_state
 from stsmm_core import protocol
 from stsmm_core.config import Experiment, read_experiment, to_toml
 from stsmm_core.errors import RunError
@@ -20,7 +20,6 @@ from stsmm_core.files import write_text_atomically
 from stsmm_core.report.audit import left_out_sentences, read_audit
 from stsmm_core.report.report import REPORT_FILE, write_report
 from stsmm_core.run_folder import (
-    AUDIT_FILE,
     CONFIG_FILE,
     FAILURE_FILE,
     INPUTS_FILE,
@@ -32,10 +31,7 @@ from stsmm_core.run_folder import (
 from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.summary import print_results
 
-SUBMISSION_FILE = "submission.json"
-"""In a run folder: Flower's number of the run, how many sites it waits for, and whether somebody stopped it."""
 POLL_S = 1.0
-FINISHED, FAILED, STOPPED, INTERRUPTED, RUNNING = "finished", "failed", "stopped", "interrupted", "running"
 
 
 def start_run(console: Console, kit: Path, config: Path, *, name: str | None, sites: int | None, follow: bool) -> None:
@@ -82,7 +78,7 @@ def resume_run(console: Console, kit: Path, name: str, *, follow: bool) -> None:
     inputs = json.loads((run / INPUTS_FILE).read_text(encoding="utf-8"))
     with open_run(run, experiment, inputs):
         read_app(folder, inputs["app"])
-        _submit(folder, name, experiment, inputs["app"], _submission(run)["sites"])
+        _submit(folder, name, experiment, inputs["app"], read_submission(run)["sites"])
     console.print(f"Run {name} goes on.", highlight=False, markup=False)
     if follow:
         follow_run(console, kit, name)
@@ -98,9 +94,9 @@ def stop_run(kit: Path, name: str) -> None:
     run = _run_folder(folder, name)
     if run_state(run, list_runs(kit))[0] != RUNNING:
         raise RunError(f"run {name} is not going on")
-    submission = _submission(run)
-    stop_flower_run(kit, submission["flower_run"])
-    write_text_atomically(run / SUBMISSION_FILE, json.dumps(submission | {"stopped": True}))
+    submitted = read_submission(run)
+    stop_flower_run(kit, submitted["flower_run"])
+    write_text_atomically(run / SUBMISSION_FILE, json.dumps(submitted | {"stopped": True}))
     folder.note("run stopped", run=name)
 
 
@@ -151,37 +147,6 @@ def show_results(console: Console, kit: Path, name: str) -> None:
         console.print(sentence, style="bold red", highlight=False, soft_wrap=True, markup=False)
 
 
-def run_state(run: Path, known: list[FlowerRun] | None) -> tuple[str, str]:
-    """What became of a run, and why.
-
-    Args:
-        known: Flower's runs; None where the server does not run.
-    """
-    if (run / METRICS_FILE).exists():
-        return FINISHED, ""
-    submission = _submission(run)
-    flower = next((each for each in known or [] if each.id == submission["flower_run"]), None)
-    if submission.get("stopped"):
-        return STOPPED, "somebody stopped it"
-    if (run / FAILURE_FILE).exists():
-        return FAILED, (run / FAILURE_FILE).read_text(encoding="utf-8")
-    if flower is not None and flower.status != "finished":
-        return RUNNING, ""
-    return INTERRUPTED, "the server does not run" if known is None else "the server or the run's process was ended"
-
-
-def read_progress(run: Path) -> dict[str, Any] | None:
-    """Fold, round and best loss so far."""
-    path = run / PROGRESS_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def last_refusals(run: Path) -> dict[str, str]:
-    """The newest reason a site for which its reply was left out."""
-    entries = read_audit(run) if (run / AUDIT_FILE).exists() else ()
-    return {entry.site: entry.reason for entry in entries if entry.decision == "left out"}
-
-
 def _submit(folder: ServerFolder, name: str, experiment: Experiment, app: str, sites: int) -> None:
     """Hand the run to Flower; the folder then says which of Flower's runs it is."""
     run = folder.runs / name
@@ -194,14 +159,6 @@ def _submit(folder: ServerFolder, name: str, experiment: Experiment, app: str, s
     write_text_atomically(run / SUBMISSION_FILE, json.dumps({"flower_run": number, "sites": sites}))
     config = hashlib.sha256(text.encode()).hexdigest()
     folder.note("run submitted", run=name, flower_run=number, app=app, config=config, sites=sites)
-
-
-def _submission(run: Path) -> dict[str, int]:
-    try:
-        content: dict[str, int] = json.loads((run / SUBMISSION_FILE).read_text(encoding="utf-8"))
-        return content
-    except (OSError, ValueError):
-        raise RunError(f"{run} is not a run of this server") from None
 
 
 def _run_folder(folder: ServerFolder, name: str) -> Path:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from server.deploy.control import ServerUnreachableError, list_nodes, list_runs, registered
 from server.deploy.folder import ServerFolder
-from server.deploy.runs import last_refusals, read_progress, run_state
+from server.deploy.run_state import last_refusals, read_progress, run_state
 from stsmm_core.kit import NODES_FOLDER, REVOKED_FOLDER, expiry_warnings
 from stsmm_core.run_folder import CONFIG_FILE
 

@@ -50,12 +50,14 @@ def _run_superlink(folder: ServerFolder, parent: int) -> None:
     from flwr.superlink.cli.flower_superlink import flower_superlink
     from starlette.middleware import Middleware
 
+    from server.deploy.known_nodes import OnlyKnownNodes
     from server.deploy.node_state import NodeStateMiddleware
     from server.deploy.this_machine import OnlyForNodes
 
     threading.Thread(target=_end_with, args=(folder, parent), daemon=True).start()
     extensions.get_middleware = lambda: (
         Middleware(OnlyForNodes),
+        Middleware(OnlyKnownNodes),
         Middleware(NodeStateMiddleware, revoked=folder.kit / REVOKED_FOLDER),
     )
     sys.argv = superlink_command(folder)

@@ -5,10 +5,9 @@ from ipaddress import ip_address
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.deploy.known_nodes import FOR_NODES
 from stsmm_core.protocol.node_state import NODE_PATH, VERSION_PATH
 
-FOR_NODES = "/v1/fleet/"
-"""What nodes use; Flower asks each request for the node's signature."""
 FOR_ALL = ("/health", NODE_PATH, VERSION_PATH)
 """What a site may ask before it joins; its own state only with its signature."""
 

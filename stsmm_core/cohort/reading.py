@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from stsmm_core.cohort.cohort import CLINICAL_FILE, IMAGES_FOLDER, MANIFEST_FILE, Cohort, Finding, Manifest
+from stsmm_core.cohort.cohort import CLINICAL_FILE, IMAGES_FOLDER, MANIFEST_FILE, Cohort, Finding
 from stsmm_core.cohort.dictionary import (
     ENDPOINTS,
     PATIENT_ID,
@@ -21,6 +21,7 @@ from stsmm_core.cohort.dictionary import (
     Number,
     endpoint_columns,
 )
+from stsmm_core.cohort.manifest import Manifest
 from stsmm_core.errors import CohortError
 
 _fault = partial(Finding, "fault", CLINICAL_FILE)

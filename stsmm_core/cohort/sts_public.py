@@ -7,8 +7,9 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-from stsmm_core.cohort.cohort import IMAGES_FOLDER, Manifest, write_cohort_tables
+from stsmm_core.cohort.cohort import IMAGES_FOLDER, write_cohort_tables
 from stsmm_core.cohort.importing import SOURCE_FILE, map_histology, new_folder, read_source_table
+from stsmm_core.cohort.manifest import Manifest
 from stsmm_core.errors import CohortError
 
 CHANNELS = ("t1", "pet")

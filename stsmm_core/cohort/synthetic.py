@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from rich.progress import Progress
 
-from stsmm_core.cohort.cohort import IMAGES_FOLDER, ORACLE_FILE, Manifest, write_cohort_tables
+from stsmm_core.cohort.cohort import IMAGES_FOLDER, ORACLE_FILE, write_cohort_tables
 from stsmm_core.cohort.dictionary import ENDPOINTS, PATIENT_ID, SCHEMA_VERSION
+from stsmm_core.cohort.manifest import Manifest
 from stsmm_core.cohort.synthetic_images import CHANNELS, write_patient_images
 from stsmm_core.cohort.synthetic_patients import SimulatedSite, simulate_site
 from stsmm_core.errors import CohortError

@@ -1,24 +1,9 @@
 """What crosses the wire, known to both ends: message types, record keys and layouts, a module a message.
 
-Everything is a flat list of numbers or a short string; docs/wire.md says of each field what it reveals.
+Everything is a flat list of numbers or a short string; docs/wire.md says of each field what it reveals. Here are the
+keys alone: a node and its gate do without what the layouts are made from.
 """
 
-from stsmm_core.protocol.description import (
-    description_from_numbers,
-    description_to_numbers,
-    training_sums_from_numbers,
-    training_sums_to_numbers,
-)
-from stsmm_core.protocol.evaluation import (
-    development_from_numbers,
-    development_to_numbers,
-    output_sums_from_numbers,
-    output_sums_to_numbers,
-    scale_from_numbers,
-    scale_to_numbers,
-    site_test_from_numbers,
-    site_test_to_numbers,
-)
 from stsmm_core.protocol.keys import (
     ARRAYS,
     BLENDING,
@@ -56,20 +41,6 @@ from stsmm_core.protocol.keys import (
     read_array,
     run_name,
 )
-from stsmm_core.protocol.pairs import (
-    pairs_from_numbers,
-    pairs_to_numbers,
-)
-from stsmm_core.protocol.rounds import (
-    Contribution,
-    blending_from_numbers,
-    contribution_from_numbers,
-    contribution_to_numbers,
-    encoding_from_numbers,
-    encoding_to_numbers,
-    losses_from_numbers,
-    losses_to_numbers,
-)
 
 __all__ = [
     "ARRAYS",
@@ -103,30 +74,8 @@ __all__ = [
     "WEIGHT",
     "WITHHELD",
     "WITHHELD_VARIABLES",
-    "Contribution",
     "Numbers",
     "ProtocolError",
-    "blending_from_numbers",
-    "contribution_from_numbers",
-    "contribution_to_numbers",
-    "description_from_numbers",
-    "description_to_numbers",
-    "development_from_numbers",
-    "development_to_numbers",
-    "encoding_from_numbers",
-    "encoding_to_numbers",
-    "losses_from_numbers",
-    "losses_to_numbers",
-    "output_sums_from_numbers",
-    "output_sums_to_numbers",
-    "pairs_from_numbers",
-    "pairs_to_numbers",
     "read_array",
     "run_name",
-    "scale_from_numbers",
-    "scale_to_numbers",
-    "site_test_from_numbers",
-    "site_test_to_numbers",
-    "training_sums_from_numbers",
-    "training_sums_to_numbers",
 ]

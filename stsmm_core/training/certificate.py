@@ -10,8 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from stsmm_core import protocol
 from stsmm_core.config import Experiment
+from stsmm_core.protocol.evaluation import (
+    development_from_numbers,
+    development_to_numbers,
+    output_sums_from_numbers,
+    output_sums_to_numbers,
+    site_test_from_numbers,
+    site_test_to_numbers,
+)
 from stsmm_core.seeds import generator
 from stsmm_core.survival import brier
 from stsmm_core.survival.baseline import breslow
@@ -83,21 +90,19 @@ def exchange(records: Mapping[str, SiteRecords], experiment: Experiment, *, mini
     horizons = horizons_in_days(experiment)
     return run_test(
         lambda: {
-            name: protocol.output_sums_from_numbers(
-                protocol.output_sums_to_numbers(sum_outputs(site, minimum=minimum)), experiment
-            )
+            name: output_sums_from_numbers(output_sums_to_numbers(sum_outputs(site, minimum=minimum)), experiment)
             for name, site in records.items()
         },
         lambda scale: {
-            name: protocol.development_from_numbers(
-                protocol.development_to_numbers(sum_development_of(site, scale, minimum=minimum), experiment),
+            name: development_from_numbers(
+                development_to_numbers(sum_development_of(site, scale, minimum=minimum), experiment),
                 experiment,
             )
             for name, site in records.items()
         },
         lambda scale, development: {
-            name: protocol.site_test_from_numbers(
-                protocol.site_test_to_numbers(
+            name: site_test_from_numbers(
+                site_test_to_numbers(
                     sum_test(site, scale, development, horizons=horizons, minimum=minimum), experiment
                 ),
                 experiment,

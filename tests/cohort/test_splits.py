@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stsmm_core.cohort.clinical import fit_encoding, summarise
-from stsmm_core.cohort.cohort import Cohort, Manifest
+from stsmm_core.cohort.cohort import Cohort
 from stsmm_core.cohort.dictionary import PAPER_VARIABLES, VARIABLES, Number
+from stsmm_core.cohort.manifest import Manifest
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.cohort.splits import VOLUME_CUTS_CM3, make_folds
 from stsmm_core.config import Evaluation

@@ -8,6 +8,7 @@ from rich.console import Console
 from server.deploy import runs
 from server.deploy.control import FlowerRun
 from server.deploy.folder import ServerFolder
+from server.deploy.run_state import run_state
 from server.deploy.status import read_status, show_status
 from server.deploy.superlink import server_environment
 from stsmm_core.config import parse_experiment, to_toml
@@ -114,7 +115,7 @@ def test_states(folder, config, submitted, files, known, state):
     run = folder.runs / "first"
     for name in files:
         (run / name).write_text("a reason")
-    assert runs.run_state(run, known)[0] == state
+    assert run_state(run, known)[0] == state
 
 
 def test_a_stopped_run_is_called_stopped_until_it_goes_on(folder, config, submitted, monkeypatch):
@@ -125,11 +126,11 @@ def test_a_stopped_run_is_called_stopped_until_it_goes_on(folder, config, submit
     runs.stop_run(folder.kit, "first")
     (folder.runs / "first" / "failure.txt").write_text("what its end looked like to the app")
     assert stopped == [41]
-    assert runs.run_state(folder.runs / "first", [FlowerRun(41, "finished")])[0] == "stopped"
-    assert runs.run_state(folder.runs / "first", None)[0] == "stopped"
+    assert run_state(folder.runs / "first", [FlowerRun(41, "finished")])[0] == "stopped"
+    assert run_state(folder.runs / "first", None)[0] == "stopped"
     monkeypatch.setattr(runs, "list_runs", lambda kit: [FlowerRun(41, "finished")])
     runs.resume_run(Console(quiet=True), folder.kit, "first", follow=False)
-    assert runs.run_state(folder.runs / "first", [FlowerRun(42, "running")])[0] == "running"
+    assert run_state(folder.runs / "first", [FlowerRun(42, "running")])[0] == "running"
 
 
 def test_status_without_a_server(folder, config, submitted):

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from stsmm_core.cohort.cohort import Manifest, write_cohort_tables
+from stsmm_core.cohort.cohort import write_cohort_tables
+from stsmm_core.cohort.manifest import Manifest
 from stsmm_core.cohort.synthetic_patients import simulate_site
 
 

@@ -35,6 +35,7 @@ class InProcessGrid(Grid):
         }
         self._deliver = deliver
         self._ids = itertools.count(1)
+        self._replies: dict[str, Message] = {}
 
     def set_run(self, run):
         raise AssertionError("not used")
@@ -49,24 +50,28 @@ class InProcessGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         return list(self._contexts)
 
-    def push_messages(self, messages):
-        raise AssertionError("not used")
-
-    def pull_messages(self, message_ids):
-        raise AssertionError("not used")
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        replies: list[Message | None] = []
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        taken = []
         for message in messages:
             node = message.metadata.dst_node_id
-            message.metadata.__dict__["_message_id"] = str(next(self._ids))
+            identity = str(next(self._ids))
+            message.metadata.__dict__["_message_id"] = identity
 
             def answer(message: Message = message, node: int = node) -> Message:
                 return client_app(message, self._contexts[node])
 
-            replies.append(self._deliver(node - 100, message, answer))
-        replies = [reply for reply in replies if reply is not None]  # a node that is silent until the time is over
-        return reversed(replies)  # whoever is last to ask may be first to answer
+            reply = self._deliver(node - 100, message, answer)
+            if reply is not None:  # nobody waits here for a node that is silent until the time is over
+                self._replies[identity] = reply
+                taken.append(identity)
+        return taken
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        # Whoever is last to ask may be first to answer.
+        return [self._replies.pop(identity) for identity in sorted(message_ids, key=int, reverse=True)]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        raise AssertionError("not used")
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord
 
 from stsmm_core import protocol
 from stsmm_core.errors import RunError
-from stsmm_core.protocol import losses_from_numbers
+from stsmm_core.protocol.rounds import losses_from_numbers
 from stsmm_core.training.blending import start_blending
 from stsmm_core.training.experiment import blend
 

@@ -11,7 +11,7 @@ from server.modules import complete, has_trained, median, weighted_mean
 from server.replies import Update
 from stsmm_core import protocol
 from stsmm_core.model.mmnn import ModalityBatch, MultimodalNetwork
-from stsmm_core.protocol import Contribution
+from stsmm_core.protocol.rounds import Contribution
 from stsmm_core.survival.cox_loss import cox_loss
 
 MODALITIES = ("image", "clinical")

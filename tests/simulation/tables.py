@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stsmm_core.cohort.cohort import Cohort, Manifest, write_cohort_tables
+from stsmm_core.cohort.cohort import Cohort, write_cohort_tables
+from stsmm_core.cohort.manifest import Manifest
 from stsmm_core.cohort.reading import load_cohort
 
 LOCATIONS = ("axial", "upper_extremity", "lower_extremity", "")

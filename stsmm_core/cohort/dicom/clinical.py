@@ -8,8 +8,9 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from stsmm_core.cohort.cohort import Finding, Manifest, write_cohort_tables
+from stsmm_core.cohort.cohort import Finding, write_cohort_tables
 from stsmm_core.cohort.dictionary import ENDPOINTS, PATIENT_ID, VARIABLES, Number, endpoint_columns
+from stsmm_core.cohort.manifest import Manifest
 from stsmm_core.cohort.reading import parse_cohort
 from stsmm_core.errors import CohortError
 

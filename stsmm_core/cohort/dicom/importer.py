@@ -10,7 +10,7 @@ import pandas as pd
 import SimpleITK as sitk
 
 from stsmm_core.cohort.acquisition import ACQUISITION_FILE, CHANNEL, CONTOUR_CM3
-from stsmm_core.cohort.cohort import IMAGES_FOLDER, Manifest, write_cohort_tables
+from stsmm_core.cohort.cohort import IMAGES_FOLDER, write_cohort_tables
 from stsmm_core.cohort.dicom.clinical import ClinicalTable
 from stsmm_core.cohort.dicom.masks import read_mask
 from stsmm_core.cohort.dicom.oddities import series_notes
@@ -21,6 +21,7 @@ from stsmm_core.cohort.dicom.scan import Series, read_object, text
 from stsmm_core.cohort.dicom.series import FileError, is_multiframe, read_series, stack_slices
 from stsmm_core.cohort.dictionary import PATIENT_ID
 from stsmm_core.cohort.importing import new_folder
+from stsmm_core.cohort.manifest import Manifest
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.volume import Volume, to_image
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 from pydicom.datadict import tag_for_keyword
 
-from stsmm_core.cohort.cohort import Manifest, Name
+from stsmm_core.cohort.manifest import Manifest, Name
 from stsmm_core.errors import CohortError
 
 

@@ -1,0 +1,62 @@
+"""Who may send the server a message: Flower reads one whole, whatever its length, before it asks whose it is."""
+
+from base64 import b64decode
+from http import HTTPStatus
+
+from fastapi import HTTPException, Request
+from flwr.proto.fleet_pb2 import ActivateNodeRequest
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from flwr.superlink.dependencies.linkstate import get_linkstate
+from flwr.superlink.routers.fleet.node_auth import authenticate_node
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+FOR_NODES = "/v1/fleet/"
+"""What nodes use."""
+LONGEST_BODY = 100_000_000
+"""Bytes; weights travel one array a request, and the largest of DenseNet-121 has 2 MB."""
+
+
+class OnlyKnownNodes:
+    """ASGI middleware: a node's request is read only with a registered key's signature, and up to a length."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it unread."""
+        refusal = None
+        if scope["type"] == "http" and scope["path"].startswith(FOR_NODES):
+            refusal = await run_in_threadpool(_refusal, Request(dict(scope, state={})))
+        await (refusal or self._app)(scope, receive, send)
+
+
+def signer(request: Request) -> bytes:
+    """The key, in PEM, that signed the request's time, by Flower's own check.
+
+    Raises:
+        HTTPException: 401 where the signature or the time is not right.
+    """
+    try:
+        public_key = b64decode(request.headers.get(FLEET_HTTP_PUBLIC_KEY_HEADER, ""), validate=True)
+    except ValueError:
+        public_key = b""  # refused below
+    request.state.protobuf_request = ActivateNodeRequest(public_key=public_key)
+    authenticate_node(request)
+    return public_key
+
+
+def _refusal(request: Request) -> PlainTextResponse | None:
+    try:
+        known = get_linkstate(request).get_node_id_by_public_key(signer(request)) is not None
+    except HTTPException:
+        known = False
+    if not known:
+        return PlainTextResponse("No key that is registered here signed this.", HTTPStatus.UNAUTHORIZED)
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal():
+        return PlainTextResponse("The length must be said.", HTTPStatus.LENGTH_REQUIRED)
+    if int(length) > LONGEST_BODY:
+        return PlainTextResponse(f"At most {LONGEST_BODY} bytes are read.", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    return None

@@ -1,0 +1,74 @@
+"""Messages go out one by one: one that cannot be handed over does not touch the others."""
+
+import itertools
+
+import pytest
+from flwr.app import Message, RecordDict
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
+
+from server import exchange as exchange_module
+from server.exchange import exchange
+from server.replies import LeftOut, attributed, read_numbers
+
+
+class Grid:
+    """Answers after some looks; `early` are nodes whose message cannot be handed over, `full` what is not accepted."""
+
+    def __init__(self, *, looks, early=(), full=()):
+        self.looks, self.early, self.full = looks, early, full
+        self.waiting, self.ids = {}, itertools.count(1)
+
+    def push_messages(self, messages):
+        (message,) = messages
+        message.metadata.__dict__["_message_id"] = str(next(self.ids))
+        if message.metadata.dst_node_id in self.early:
+            raise ObjectPushError("part", 1, "session")
+        if message.metadata.dst_node_id in self.full:
+            return []
+        self.waiting[message.metadata.message_id] = message
+        return [message.metadata.message_id]
+
+    def pull_messages(self, identities):
+        assert set(identities) <= set(self.waiting)
+        ready = [each for each in identities if self.looks[self.waiting[each].metadata.dst_node_id] == 0]
+        for message in self.waiting.values():
+            self.looks[message.metadata.dst_node_id] -= 1
+        return [Message(RecordDict(), reply_to=self.waiting.pop(each)) for each in ready]
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch):
+    monkeypatch.setattr(exchange_module, "SHORTEST_WAIT_S", 0.001)
+
+
+def messages(*nodes):
+    return [Message(RecordDict(), dst_node_id=node, message_type="train") for node in nodes]
+
+
+def answered(grid, asked, timeout=5.0):
+    replies = exchange(grid, asked, timeout=timeout)
+    return attributed(replies, {each.metadata.message_id: each.metadata.dst_node_id for each in asked})
+
+
+def test_every_node_is_waited_for():
+    replies = answered(Grid(looks={1: 3, 2: 0, 3: 1}), messages(1, 2, 3))
+    assert [reply.metadata.src_node_id for reply in replies] == [2, 3, 1]
+
+
+def test_a_node_that_confirms_too_early_is_the_only_one_without_a_reply_of_its_own():
+    replies = {
+        reply.metadata.src_node_id: reply for reply in answered(Grid(looks={1: 0, 3: 1}, early={2}), messages(1, 2, 3))
+    }
+    assert sorted(replies) == [1, 2, 3]
+    assert [node for node, reply in replies.items() if reply.has_error()] == [2]
+    with pytest.raises(LeftOut, match="no answer"):
+        read_numbers(replies[2])
+
+
+def test_who_is_silent_or_not_reached_has_no_reply():
+    replies = answered(Grid(looks={1: 0, 2: 1000}, full={3}), messages(1, 2, 3), timeout=0.2)
+    assert [reply.metadata.src_node_id for reply in replies] == [1]
+
+
+def test_no_message_needs_no_time():
+    assert exchange(Grid(looks={}), [], timeout=1000.0) == []
