@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -253,7 +254,7 @@ def _last_progress(path: Path) -> Progress | None:
         try:
             return load_progress(file)
         except Exception:  # torn bytes make torch raise errors of many kinds
-            continue
+            warnings.warn(f"{file} cannot be read, a power cut may have torn it: its round is done again", stacklevel=2)
     if found:
         raise RunError(f"{path}: neither this checkpoint nor the one before can be read; the run must begin again")
     return None
