@@ -215,5 +215,5 @@ def test_a_torn_checkpoint_loses_one_round(tmp_path):
     assert found is not None
     assert found.round == 1
     (tmp_path / "fold-0.previous.pt").write_bytes(b"")
-    with pytest.warns(UserWarning), pytest.raises(RunError, match="neither"):
+    with pytest.warns(UserWarning, match="cannot be read"), pytest.raises(RunError, match="neither"):
         _last_progress(path)
