@@ -4,7 +4,6 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from flwr.app import Context
@@ -92,11 +91,14 @@ def _describe_fits(federated: FederatedTest, consortium: FlowerConsortium, exper
 
 
 def _train(consortium: FlowerConsortium, experiment: Experiment, run: Path) -> Sequence[Course]:
-    folds = []
+    folds: list[Progress] = []
     for fold in range(experiment.evaluation.runs):
-        report = partial(_show_progress, run / PROGRESS_FILE, fold)
+
+        def report(progress: Progress, fold: int = fold) -> None:
+            write_history([*folds, progress], run / HISTORY_FILE)
+            _show_progress(run / PROGRESS_FILE, fold, progress)
+
         folds.append(run_fold(consortium, experiment, fold, checkpoints=run / CHECKPOINTS_FOLDER, report=report))
-    write_history(folds, run / HISTORY_FILE)
     write_site_history(folds, run / SITE_BLENDING_FILE)
     return folds
 

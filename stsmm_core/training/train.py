@@ -30,7 +30,7 @@ from stsmm_core.training.device import available_device
 from stsmm_core.training.experiment import Progress, run_fold, write_history
 from stsmm_core.training.fitted import save_fitted
 from stsmm_core.training.inputs import announce_inputs, open_cohorts
-from stsmm_core.training.progress import progress_bar
+from stsmm_core.training.progress import ProgressBar, progress_bar
 from stsmm_core.training.results import Course, make_metrics, oracle_concordance, write_metrics
 from stsmm_core.training.site_data import load_site_data
 from stsmm_core.training.summary import print_results
@@ -98,16 +98,20 @@ def train_models(console: Console, centres: Sequence[Centre], out: Path, *, name
     """Train one model a fold, each from its last checkpoint on, and write what they found into the run folder."""
     experiment = centres[0].experiment
     consortium = Centralised(centres, out / "state")
-    models = []
+    models: list[TrainedModel] = []
     for fold in range(experiment.evaluation.runs):
         title = f"Training {name} {fold + 1} of {experiment.evaluation.runs}"
         with progress_bar(console, title, experiment.training.rounds) as bar:
             checkpoints = out / CHECKPOINTS_FOLDER
-            progress = run_fold(consortium, experiment, fold, checkpoints=checkpoints, report=bar.show_round)
+
+            def report(progress: Progress, bar: ProgressBar = bar) -> None:
+                write_history([*(model.progress for model in models), progress], out / HISTORY_FILE)
+                bar.show_round(progress)
+
+            progress = run_fold(consortium, experiment, fold, checkpoints=checkpoints, report=report)
         save_fitted(consortium.describe_fit(progress.selected), checkpoints / f"fold-{fold}.json")
         models.append(TrainedModel(progress, consortium.risks(progress.selected)))
     folds = [model.progress for model in models]
-    write_history(folds, out / HISTORY_FILE)
     _write_metrics(centres, folds, out)
     return models
 
