@@ -150,11 +150,10 @@ def superlink_without_its_command(kit):
 
 
 def trained(made, site):
-    """The rounds in which a site trained."""
-    lines = (made.kit(site) / "state" / "audit.jsonl").read_text().splitlines()
-    return [
-        each["round"] for each in map(json.loads, lines) if each.get("event") == "sent" and each["message"] == "train"
-    ]
+    """The rounds in which a site trained; what a full disk left of the last line does not count."""
+    whole, _, _torn = (made.kit(site) / "state" / "audit.jsonl").read_text().rpartition("\n")
+    lines = map(json.loads, whole.splitlines())
+    return [each["round"] for each in lines if each.get("event") == "sent" and each["message"] == "train"]
 
 
 def round_of(made, run):
