@@ -11,6 +11,8 @@ import threading
 from importlib.metadata import distribution
 from pathlib import Path
 
+import stsmm_core
+
 CLOCK = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -57,12 +59,13 @@ def other_version(folder: Path, version: str) -> dict[str, str]:
     packages = folder / f"stsmm-{version}"
     metadata = packages / f"stsmm-{version}.dist-info"
     metadata.mkdir(parents=True)
-    installed = distribution("stsmm")
-    for name in ("METADATA", "entry_points.txt"):
-        text = (installed.read_text(name) or "").replace(f"\nVersion: {installed.version}\n", f"\nVersion: {version}\n")
-        (metadata / name).write_text(text, encoding="utf-8")
-    paths = os.pathsep.join([str(packages), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return _for_node_too(folder / f"version-{version}", {"PYTHONPATH": paths})
+    entries = distribution("stsmm").read_text("entry_points.txt") or ""
+    (metadata / "entry_points.txt").write_text(entries, encoding="utf-8")
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: stsmm\nVersion: {version}\n", encoding="utf-8")
+    # The checkout's own metadata must not be found first: where this runs, and not before the other version's.
+    checkout = str(Path(stsmm_core.__file__).parents[1])
+    paths = os.pathsep.join([str(packages), checkout, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return _for_node_too(folder / f"version-{version}", {"PYTHONPATH": paths, "PYTHONSAFEPATH": "1"})
 
 
 def _for_node_too(folder: Path, variables: dict[str, str]) -> dict[str, str]:

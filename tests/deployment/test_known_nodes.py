@@ -11,7 +11,7 @@ from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIG
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.superlink.main import create_app
 
-from server.deploy.known_nodes import LONGEST_BODY, OnlyKnownNodes
+from server.deploy.known_nodes import LONGEST_BODY, LONGEST_OF_STRANGERS, OnlyKnownNodes
 
 PATH = "/v1/fleet/push-object"
 
@@ -83,12 +83,11 @@ def test_a_message_has_a_length(application, key, length, status):
     assert answer(application, signed(key, length=length)) == (status, status == 200)
 
 
-def test_nobody_else_is_read(application, key):
+def test_without_a_right_signature_nothing_is_read(application, key):
     stranger = ec.generate_private_key(ec.SECP384R1())
     for headers in (
         {},
         {"content-length": "5"},
-        signed(stranger),
         signed(stranger, claims=key),
         signed(key, at=datetime.now(UTC) - timedelta(hours=1)),
         signed(key) | {FLEET_HTTP_PUBLIC_KEY_HEADER: "?"},
@@ -97,8 +96,14 @@ def test_nobody_else_is_read(application, key):
         assert answer(application, headers) == (401, False)
 
 
-def test_a_revoked_key_is_not_read(application, key):
+def test_a_stranger_may_ask_to_begin_and_no_more(application, key):
+    stranger = ec.generate_private_key(ec.SECP384R1())
+    assert answer(application, signed(stranger, length=str(LONGEST_OF_STRANGERS))) == (200, True)
+    assert answer(application, signed(stranger, length=str(LONGEST_OF_STRANGERS + 1))) == (413, False)
+
+
+def test_a_revoked_key_is_a_stranger(application, key):
     state = application.state.linkstate_factory.state()
     node = state.get_node_id_by_public_key(public_key_to_bytes(key.public_key()))
     state.delete_node("operator", node)
-    assert answer(application, signed(key)) == (401, False)
+    assert answer(application, signed(key, length=str(LONGEST_OF_STRANGERS + 1))) == (413, False)
