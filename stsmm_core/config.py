@@ -165,6 +165,14 @@ class Model(Section):
     image_encoder: Literal["densenet121", "small_densenet"] = "densenet121"
     features: Count = 12
     """Length of each encoder's feature vector."""
+    clinical_widths: Annotated[tuple[Annotated[int, Field(ge=2, strict=True)], ...], Field(max_length=10)] = (
+        32,
+        16,
+        8,
+        8,
+        8,
+    )
+    """Hidden layers of the clinical encoder, Fig. 4A of the paper; none makes it linear."""
     norm: Literal["batch", "group"] = "batch"
     dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.2
     pretrained: str = ""

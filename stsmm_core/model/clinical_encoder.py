@@ -4,15 +4,12 @@ from torch import nn
 
 from stsmm_core.config import Model
 
-HIDDEN_WIDTHS = (32, 16, 8, 8, 8)
-"""Fig. 4A of the paper."""
-
 
 def build_clinical_encoder(config: Model, inputs: int) -> nn.Module:
     """A network from (patients, inputs) encoded variables to (patients, features)."""
     layers: list[nn.Module] = []
     width = inputs
-    for hidden in HIDDEN_WIDTHS:
+    for hidden in config.clinical_widths:
         norm = nn.GroupNorm(1, hidden) if config.norm == "group" else nn.BatchNorm1d(hidden)
         layers += [nn.Linear(width, hidden), norm, nn.ReLU(), nn.Dropout(config.dropout)]
         width = hidden
