@@ -17,6 +17,7 @@ assert get_args(Endpoint) == tuple(ENDPOINTS)
 Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
+Widths = Annotated[tuple[Annotated[int, Field(ge=2, strict=True)], ...], Field(max_length=10)]
 
 
 class Section(BaseModel):
@@ -165,13 +166,7 @@ class Model(Section):
     image_encoder: Literal["densenet121", "small_densenet"] = "densenet121"
     features: Count = 12
     """Length of each encoder's feature vector."""
-    clinical_widths: Annotated[tuple[Annotated[int, Field(ge=2, strict=True)], ...], Field(max_length=10)] = (
-        32,
-        16,
-        8,
-        8,
-        8,
-    )
+    clinical_widths: Widths = (32, 16, 8, 8, 8)
     """Hidden layers of the clinical encoder, Fig. 4A of the paper; none makes it linear."""
     norm: Literal["batch", "group"] = "batch"
     dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.2

@@ -71,13 +71,13 @@ def start(kit: Kit, detach: Annotated[bool, typer.Option("--detach", help="Go on
 def status(kit: Kit) -> None:
     """Whether the node runs and is connected, and what it did."""
     from client.node import node
-    from client.node.ledger import Ledger
+    from client.node.ledger import IN_HAND, Ledger
 
     console, ledger = Console(soft_wrap=True, highlight=False), Ledger(kit)
     running = node.is_running(kit)
     console.print(f"node: {'running' if running else 'not running'}")
     console.print(f"connected: {'yes' if running and node.is_connected(ledger) else 'no'}")
-    for key in ("in hand", "last message", "last refusal"):
+    for key in (IN_HAND, "last message", "last refusal"):
         noted = ledger.noted(key)
         text = "none" if noted is None else f"{noted['at']}  {noted.get('message', noted.get('reason'))}"
         console.print(f"{key}: {text}")

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.app.message.message import make_message
 from flwr.common.constant import ErrorCode
+from flwr.common.serde import metadata_from_proto, metadata_to_proto
+from flwr.proto.message_pb2 import Metadata as ProtoMetadata
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import (
@@ -24,9 +27,10 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects, push_objects
 from flwr.supercore.run import Run
+from google.protobuf.json_format import MessageToJson, Parse
 
 from client.node.admission import Admitted, NotAdmittedError, admit
-from client.node.ledger import Ledger
+from client.node.ledger import IN_HAND, LOST, Ledger
 from client.node.outgoing import MESSAGES
 from client.node.outgoing_check import (
     HeldBackError,
@@ -123,6 +127,7 @@ class Gate:
     def receive(self) -> tuple[Message, ObjectTree] | None:
         """A message that the app may see; any other is answered here."""
         self._stop_asked()
+        self._give_up_lost()
         received = self._receive()
         self._note("contact", {})
         if received is None:
@@ -138,9 +143,22 @@ class Gate:
             self._refuse(message, tree, refusals.GATE_FAILED)
         else:
             self._in_hand = {message.metadata.message_id: hand}
-            self._note("in hand", {"run": hand.admitted.name, "message": hand.question.message})
+            self._note(IN_HAND, {"run": hand.admitted.name, "message": hand.question.message} | _metadata(message))
             return received
         return None
+
+    def _give_up_lost(self) -> None:
+        """Say that a message, over which the node was ended, has no answer: the round would wait for it."""
+        try:
+            lost = self._ledger.noted(LOST)
+            if lost is None:
+                return
+            self._ledger.note(LOST, None)
+            message = make_message(metadata_from_proto(Parse(lost["metadata"], ProtoMetadata())), RecordDict())
+            self._note_refusal({"run": lost["run"], "message": lost["message"]}, refusals.INTERRUPTED)
+            self._transmit(_refusal(message, refusals.INTERRUPTED), 0.0)
+        except Exception as error:
+            log.error("The message in hand at the last end could not be given up (%s)", type(error).__name__)
 
     def pull_object(self, run_id: int, object_id: str) -> bytes:
         """A part of the message in hand, as the gate read it."""
@@ -256,7 +274,7 @@ class Gate:
             reply = _refusal(hand.message, refusals.HELD_BACK)
             self._note_refusal(event, refusals.HELD_BACK, said)
         self._transmit(reply, leaving.seconds)
-        self._note("in hand", None)
+        self._note(IN_HAND, None)
         self._note("last message", {"run": hand.admitted.name, "message": hand.question.message})
 
     def _checked(self, hand: _InHand, leaving: _Leaving) -> tuple[Message, dict[str, Any]]:
@@ -324,6 +342,11 @@ def _check_metadata(answer: Message, question: Message) -> None:
         asked.run_id,
     ):
         raise HeldBackError("the answer's metadata is not that of the question")
+
+
+def _metadata(message: Message) -> dict[str, str]:
+    """What an answer to the message needs, for the ledger."""
+    return {"metadata": MessageToJson(metadata_to_proto(message.metadata))}
 
 
 def _refusal(message: Message, sentence: str) -> Message:

@@ -14,6 +14,8 @@ from client.node.settings import state_folder
 from stsmm_core.errors import StsmmError
 
 LEDGER_FILE = "ledger.sqlite"
+IN_HAND, LOST = "in hand", "lost"
+"""Keys of the message that the app works on, and of one over which the node was ended."""
 
 _TABLES = """
 create table if not exists approvals (

@@ -15,7 +15,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 import client
-from client.node.ledger import Ledger, LedgerError
+from client.node.ledger import IN_HAND, LOST, Ledger, LedgerError
 from client.node.reviewers import read_reviewers
 from client.node.settings import PROXIES, STOP_FILE, read_settings, state_folder, write_site_file
 from stsmm_core.errors import ConfigError, RunError
@@ -127,7 +127,7 @@ def _keep_running(kit: Path) -> None:
     ledger, state, wait = Ledger(kit), state_folder(kit), SHORTEST_WAIT_S
     while not ended and not (state / STOP_FILE).exists():
         began = time.time()
-        _note(ledger, "in hand", None)
+        _give_up(ledger)
         _note(ledger, "contact", None)
         command = [sys.executable, "-P", "-c", _START, str(Path(client.__file__).parents[1]), str(kit.resolve())]
         process = subprocess.Popen(
@@ -168,10 +168,20 @@ def _note(ledger: Ledger, key: str, value: Mapping[str, Any] | None) -> None:
         print(f"Warning: {error}", file=sys.stderr, flush=True)
 
 
+def _give_up(ledger: Ledger) -> None:
+    """The message that the last process had in hand is lost: the next one's gate says so to the server."""
+    try:
+        if (lost := ledger.noted(IN_HAND)) is not None:
+            ledger.note(LOST, lost)
+            ledger.note(IN_HAND, None)
+    except LedgerError as error:
+        print(f"Warning: {error}", file=sys.stderr, flush=True)
+
+
 def _is_idle(ledger: Ledger) -> bool:
     """Whether the node does not come to look at the stop file: it has no connection, or its disk is full."""
     try:
-        return ledger.noted("in hand") is None and not is_connected(ledger)
+        return ledger.noted(IN_HAND) is None and not is_connected(ledger)
     except LedgerError:
         return True
 
@@ -180,7 +190,7 @@ def is_connected(ledger: Ledger) -> bool:
     """Whether the node heard of the server a short while ago, or works on a message."""
     from datetime import UTC, datetime
 
-    if ledger.noted("in hand") is not None:
+    if ledger.noted(IN_HAND) is not None:
         return True
     contact = ledger.noted("contact")
     return contact is not None and (

@@ -12,6 +12,7 @@ BY_APP = frozenset({UNEXPECTED, COHORT, SETTINGS, NO_RISK_SETS, SMALL_SET, CANNO
 
 HELD_BACK = "the site's gate held the answer back; the site's log says why"
 GATE_FAILED = "the site's gate could not judge the message; the site's log says why"
+INTERRUPTED = "the site's node was ended while it worked on the message"
 NO_SPACE = "the site's disk is full"
 NOT_APPROVED = "the site has not approved this code"
 NOT_SIGNED = "the code does not carry the signatures that the site asks for"

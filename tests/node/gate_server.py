@@ -111,7 +111,8 @@ class Node:
         self.store = ObjectStoreFactory()
         self.state = NodeStateFactory(objectstore_factory=self.store).state()
         self.state.set_node_id(5)
-        self.connection = Gate(kit, read_settings(kit))(server.connection())
+        self.gate = Gate(kit, read_settings(kit))
+        self.connection = self.gate(server.connection())
         self.started = 0
 
     def turn(self, app) -> None:

@@ -17,6 +17,7 @@ from gate_server import Node, Server, make_app, write_site
 
 from client.node import approval
 from client.node.ledger import Ledger
+from client.node.node import _give_up
 from stsmm_core.audit.chain import read, verify
 from stsmm_core.protocol import refusals
 
@@ -262,3 +263,40 @@ def test_signatures_of_reviewers_of_different_sites(kit, server, signers, passes
     assert turn(kit, server).started == passes
     if not passes:
         assert reason(server) == refusals.NOT_SIGNED
+
+
+def test_a_node_that_was_killed_over_a_message_says_so_when_it_is_back(approved, server):
+    server.ask(question())
+    receive = Node(approved, server).connection[1]
+    assert receive() is not None
+    assert Ledger(approved).noted("in hand")["message"] == "train"
+    assert server.sent == []
+
+    _give_up(Ledger(approved))  # what the command does before it starts the next process
+    assert Ledger(approved).noted("in hand") is None
+    receive = Node(approved, server).connection[1]
+    assert receive() is None
+    assert reason(server) == refusals.INTERRUPTED
+    metadata = server.sent[-1].metadata
+    assert (metadata.message_type, metadata.run_id, metadata.dst_node_id) == ("train", 7, 1)
+    assert metadata.reply_to_message_id
+    (line,) = read(approved / "state" / "audit.jsonl")
+    assert (line["event"], line["reason"]) == ("refused", refusals.INTERRUPTED)
+    assert receive() is None
+    assert len(server.sent) == 1
+
+
+def test_a_lost_message_that_nobody_takes_an_answer_to_is_forgotten(approved, server):
+    server.ask(question())
+    Node(approved, server).connection[1]()
+    _give_up(Ledger(approved))
+    node = Node(approved, server)
+
+    def refuse(*_):
+        raise ConnectionError("the run is over")
+
+    node.gate._send = refuse
+    assert node.connection[1]() is None
+    assert Ledger(approved).noted("lost") is None
+    turn(approved, server)
+    assert dict(server.sent[-1].content["metrics"]) == LEGAL
