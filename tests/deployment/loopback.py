@@ -38,12 +38,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(true: Callable[[], object], *, seconds: float, what: str) -> float:
+def wait_until(true: Callable[[], object], *, seconds: float, what: str, every: float = 1.0) -> float:
     """Wait for something; how long it took."""
     began = time.monotonic()
     while not true():
         assert time.monotonic() < began + seconds, f"after {seconds:.0f} s still not: {what}"
-        time.sleep(1)
+        time.sleep(every)
     return time.monotonic() - began
 
 

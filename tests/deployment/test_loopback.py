@@ -10,6 +10,8 @@ import pytest
 import torch
 from loopback import COMMAND, consortium, stsmm, wait_until
 
+from client.node.ledger import IN_HAND, Ledger
+from stsmm_core.protocol import refusals
 from stsmm_core.training.centre import open_salt
 
 pytestmark = [pytest.mark.long, pytest.mark.slow]
@@ -129,9 +131,14 @@ def test_a_killed_server_goes_on_from_its_checkpoint_to_the_same_numbers(first, 
 def test_a_killed_site_is_left_out_and_comes_back(running, folder):
     stsmm("server", "run", running.server, experiment(folder, 20), "--name", "third", "--no-follow")
     running.wait_for_round("third", 0)
+    ledger = Ledger(running.kit("site_3"))
+    wait_until(lambda: ledger.noted(IN_HAND), seconds=120, what="site_3 works on a message", every=0.1)
     running.programs["site_3"].kill()
     running.start_site("site_3")
+    began = time.monotonic()
     wait_until(lambda: left_out(running.audit("third")), seconds=300, what="a reply left out")
+    assert time.monotonic() - began < 150  # the site says it itself: nobody waits for the time-out of 300 s
+    assert [each["reason"] for each in left_out(running.audit("third"))] == [f"refused: {refusals.INTERRUPTED}"]
     log = running.kit("site_3") / "state" / "audit.jsonl"
 
     def trained():
