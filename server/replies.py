@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 from flwr.app import Message, MetricRecord
+from flwr.common.constant import ErrorCode
 
 from stsmm_core import protocol
 from stsmm_core.config import Experiment
@@ -14,6 +15,14 @@ from stsmm_core.model.mmnn import Weights
 from stsmm_core.protocol.rounds import Contribution, contribution_from_numbers
 
 LONGEST_REASON = 200
+_ERRORS = {
+    ErrorCode.CLIENT_APP_RAISED_EXCEPTION: "no answer: the app failed at the site; the site's log says why",
+    ErrorCode.CLIENT_APP_CRASHED: "no answer: the app stopped at the site, for want of memory perhaps",
+    ErrorCode.MESSAGE_UNAVAILABLE: "no answer: the message or its answer did not come across whole",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "no answer: it did not come across whole",
+    ErrorCode.NODE_UNAVAILABLE: "no answer: the site went offline",
+}
+"""Flower's error codes in words; its own text may be the site's."""
 
 Reading = TypeVar("Reading")
 
@@ -62,7 +71,7 @@ def read_numbers(reply: Message) -> MetricRecord:
         LeftOut: when the reply is an error or a refusal, or has other records than agreed.
     """
     if reply.has_error():
-        raise LeftOut(f"no answer (Flower error {reply.error.code})")
+        raise LeftOut(_ERRORS.get(reply.error.code, f"no answer (Flower error {reply.error.code})"))
     refusal = reply.content.config_records.get(protocol.REFUSAL)
     if refusal is not None:
         raise LeftOut(f"refused: {str(refusal.get('reason', 'no reason given'))[:LONGEST_REASON]}")

@@ -138,7 +138,7 @@ def test_a_killed_site_is_left_out_and_comes_back(running, folder):
     wait_until(lambda: left_out(running.audit("third")), seconds=200, what="a reply left out before the time-out")
     (reason,) = [each["reason"] for each in left_out(running.audit("third"))]
     # Flower answers for a node that it takes for offline; one that is back before that says it itself.
-    assert reason in (f"refused: {refusals.INTERRUPTED}", "no answer (Flower error 3)")
+    assert reason in (f"refused: {refusals.INTERRUPTED}", "no answer: the site went offline")
     log = running.kit("site_3") / "state" / "audit.jsonl"
 
     def trained():

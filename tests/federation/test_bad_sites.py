@@ -90,7 +90,7 @@ MISDEEDS = [
     ("a weight above its count", says(weight=1e6), "no valid weight"),
     ("half an event", says(events=2.5, weight=2.5), "not a count"),
     ("no word on its modalities", says(**{protocol.SEEN: [2, 2]}), "which modalities"),
-    ("an error", failed, "no answer (Flower error 3)"),
+    ("an error", failed, "no answer: the message or its answer did not come across whole"),
     ("silence", lambda reply: None, "no answer within"),
     ("an update a thousand times as large", enlarged, "times as large as the other sites' median"),
 ]
@@ -189,7 +189,9 @@ def test_a_site_that_misses_a_checkpoint_is_no_change_of_the_loss(experiment, co
     federate(experiment, [cohorts], tmp_path / "run", deliver=deliver)
     (entry,) = read_audit(tmp_path / "run")
     assert (entry["site"], entry["round"], entry["stage"]) == ("site_1", 2, "evaluate")
-    assert entry["reason"] == "no answer (Flower error 3)"  # and not what Flower's error says of the site
+    assert (
+        entry["reason"] == "no answer: the message or its answer did not come across whole"
+    )  # and not what Flower's error says of the site
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     replies = {site: numbers for round_number, site, numbers in sums if round_number == 2}
     present = [losses_from_numbers(replies[site], experiment, 2) for site in (1, 2)]
