@@ -173,6 +173,14 @@ def test_clinical_encoder_has_the_papers_widths():
     assert linear[-1].out_features == 12
 
 
+@pytest.mark.parametrize(("widths", "layers"), [((32,), [11, 32]), ((), [11])])
+def test_clinical_encoder_may_be_shallower(widths, layers):
+    encoder = build_clinical_encoder(Model(clinical_widths=widths), 11)
+    linear = [layer for layer in encoder if isinstance(layer, torch.nn.Linear)]
+    assert [layer.in_features for layer in linear] == layers
+    assert encoder(torch.randn(4, 11)).shape == (4, 12)
+
+
 def test_densenet121_has_the_papers_number_of_parameters():
     encoder = build_image_encoder(Model(), 2)
     assert sum(parameter.numel() for parameter in encoder.parameters()) == pytest.approx(11.28e6, abs=0.005e6)
