@@ -19,7 +19,7 @@ from server.deploy.processes import find_processes
 pytestmark = [pytest.mark.soak, pytest.mark.slow]
 
 SITES, ROUNDS, PATIENTS = 10, 30, 240
-BETWEEN_KILLS_S = (30.0, 120.0)
+BETWEEN_KILLS_S = (100.0, 260.0)
 DOWN_S = (2.0, 20.0)
 SAMPLE_S = 10.0
 LONGEST_S = 7200.0
