@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 
+import httpx
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
@@ -12,28 +13,48 @@ SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.1, 3.0
 
 
 def exchange(grid: Grid, messages: Iterable[Message], *, timeout: float) -> list[Message]:
-    """Send the messages and wait for the replies, as Flower's `send_and_receive`, but one message at a time.
+    """Send the messages and wait for the replies, as Flower's `send_and_receive`, but one by one.
 
-    A node that confirms its message before the server has handed over all of it makes that fail. Of messages that are
-    sent together it would end the run for everybody; so it has an error in the place of its own reply.
+    Of messages that go out together, or replies that are fetched together, a single bad one raises for all: a message
+    that its node confirms before the server has handed over all of it, a reply whose bytes cannot be read. Here such a
+    node has an error in the place of its reply.
 
     Args:
         timeout: seconds to wait for replies; who has not answered by then has none.
     """
     replies: list[Message] = []
-    waiting: set[str] = set()
+    waiting: dict[str, Message] = {}
     for message in messages:
         try:
-            waiting.update(filter(None, grid.push_messages([message])))
+            waiting.update((identity, message) for identity in grid.push_messages([message]) if identity)
         except ObjectPushError:
-            error = Error(ErrorCode.MESSAGE_UNAVAILABLE, "confirmed before it was there")
-            replies.append(Message(error, reply_to=message))
-    deadline, wait = time.monotonic() + timeout, SHORTEST_WAIT_S
-    while waiting and time.monotonic() < deadline:
-        arrived = list(grid.pull_messages(waiting))
-        replies += arrived
-        waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
-        if waiting:
-            time.sleep(wait)
+            replies.append(_failed(message))
+    deadline, wait, is_last = time.monotonic() + timeout, SHORTEST_WAIT_S, False
+    while waiting and not is_last:
+        # A look may wait for a reply that is being uploaded: who answered meanwhile must be seen after it.
+        is_last = time.monotonic() >= deadline
+        arrived = {identity: reply for identity in waiting for reply in _pull(grid, identity, waiting[identity])}
+        replies += arrived.values()
+        waiting = {identity: message for identity, message in waiting.items() if identity not in arrived}
+        if waiting and not is_last:
+            time.sleep(min(wait, max(deadline - time.monotonic(), 0.0)))
             wait = min(1.2 * wait, LONGEST_WAIT_S)
     return replies
+
+
+def _pull(grid: Grid, identity: str, message: Message) -> list[Message]:
+    """The reply to a message, if it is there."""
+    try:
+        arrived = list(grid.pull_messages([identity]))
+    except httpx.HTTPError:
+        raise  # the server's own trouble
+    except Exception:  # whatever the bytes of a site make Flower raise
+        return [_failed(message)]
+    for reply in arrived:
+        # Which message it answers is among the bytes that the site wrote; the server has checked it as it was asked.
+        reply.metadata.__dict__["_reply_to_message_id"] = identity
+    return arrived[:1]
+
+
+def _failed(message: Message) -> Message:
+    return Message(Error(ErrorCode.MESSAGE_UNAVAILABLE, "did not come across whole"), reply_to=message)

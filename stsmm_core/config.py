@@ -17,7 +17,7 @@ assert get_args(Endpoint) == tuple(ENDPOINTS)
 Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
-Widths = Annotated[tuple[Annotated[int, Field(ge=2, strict=True)], ...], Field(max_length=10)]
+Widths = Annotated[tuple[Annotated[int, Field(ge=2, le=1024, strict=True)], ...], Field(max_length=10)]
 
 
 class Section(BaseModel):

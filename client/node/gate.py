@@ -124,10 +124,22 @@ class Gate:
             self.confirm,
         )
 
+    def give_up_lost(self) -> None:
+        """Say that a message, over which the node was ended, has no answer: the round would wait for it."""
+        try:
+            lost = self._ledger.noted(LOST)
+            if lost is None:
+                return
+            self._ledger.note(LOST, None)
+            message = make_message(metadata_from_proto(Parse(lost["metadata"], ProtoMetadata())), RecordDict())
+            self._transmit(_refusal(message, refusals.INTERRUPTED), 0.0)
+            self._note_refusal({key: lost[key] for key in ("run", "message", "code")}, refusals.INTERRUPTED)
+        except Exception as error:
+            log.error("The message in hand at the last end could not be given up (%s)", type(error).__name__)
+
     def receive(self) -> tuple[Message, ObjectTree] | None:
         """A message that the app may see; any other is answered here."""
         self._stop_asked()
-        self._give_up_lost()
         received = self._receive()
         self._note("contact", {})
         if received is None:
@@ -143,22 +155,9 @@ class Gate:
             self._refuse(message, tree, refusals.GATE_FAILED)
         else:
             self._in_hand = {message.metadata.message_id: hand}
-            self._note(IN_HAND, {"run": hand.admitted.name, "message": hand.question.message} | _metadata(message))
+            self._note(IN_HAND, _describe_hand(hand))
             return received
         return None
-
-    def _give_up_lost(self) -> None:
-        """Say that a message, over which the node was ended, has no answer: the round would wait for it."""
-        try:
-            lost = self._ledger.noted(LOST)
-            if lost is None:
-                return
-            self._ledger.note(LOST, None)
-            message = make_message(metadata_from_proto(Parse(lost["metadata"], ProtoMetadata())), RecordDict())
-            self._note_refusal({"run": lost["run"], "message": lost["message"]}, refusals.INTERRUPTED)
-            self._transmit(_refusal(message, refusals.INTERRUPTED), 0.0)
-        except Exception as error:
-            log.error("The message in hand at the last end could not be given up (%s)", type(error).__name__)
 
     def pull_object(self, run_id: int, object_id: str) -> bytes:
         """A part of the message in hand, as the gate read it."""
@@ -273,8 +272,10 @@ class Gate:
             log.error("The gate held an answer to '%s' back: %s", hand.question.message, said)
             reply = _refusal(hand.message, refusals.HELD_BACK)
             self._note_refusal(event, refusals.HELD_BACK, said)
-        self._transmit(reply, leaving.seconds)
-        self._note(IN_HAND, None)
+        try:
+            self._transmit(reply, leaving.seconds)
+        finally:
+            self._note(IN_HAND, None)
         self._note("last message", {"run": hand.admitted.name, "message": hand.question.message})
 
     def _checked(self, hand: _InHand, leaving: _Leaving) -> tuple[Message, dict[str, Any]]:
@@ -344,9 +345,14 @@ def _check_metadata(answer: Message, question: Message) -> None:
         raise HeldBackError("the answer's metadata is not that of the question")
 
 
-def _metadata(message: Message) -> dict[str, str]:
-    """What an answer to the message needs, for the ledger."""
-    return {"metadata": MessageToJson(metadata_to_proto(message.metadata))}
+def _describe_hand(hand: _InHand) -> dict[str, str]:
+    """For the ledger: what a later process needs to give the message up."""
+    return {
+        "run": hand.admitted.name,
+        "message": hand.question.message,
+        "code": hand.admitted.code,
+        "metadata": MessageToJson(metadata_to_proto(hand.message.metadata)),
+    }
 
 
 def _refusal(message: Message, sentence: str) -> Message:

@@ -75,7 +75,9 @@ def _gated(connect: Any, gate: Gate, proxies: dict[str, str]) -> Any:
         # The app's process has been started by now, without the proxies and what passwords they may hold.
         os.environ.update(proxies)
         with connect(*positional, **named) as opened:
-            yield gate(opened)
+            gated = gate(opened)
+            gate.give_up_lost()
+            yield gated
 
     return connection
 

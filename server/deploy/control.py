@@ -2,8 +2,8 @@
 
 import json
 import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,12 +181,15 @@ def stop(kit: Path, run_id: int) -> None:
         control.StopRun(StopRunRequest(run_id=run_id))
 
 
-def end_runs(kit: Path) -> list[int]:
-    """End the runs of a server that was killed: Flower takes them for going on until they have been silent a while."""
-    left = [run.id for run in list_runs(kit) if run.status != "finished"]
-    for run_id in left:
-        stop(kit, run_id)
-    return left
+def end_runs(kit: Path, numbers: Collection[int]) -> list[int]:
+    """End those of the runs that Flower takes for going on; the numbers of the ended ones."""
+    ended = []
+    for run in list_runs(kit):
+        if run.id in numbers and run.status != "finished":
+            with suppress(ServerUnreachableError):  # it has just ended by itself
+                stop(kit, run.id)
+                ended.append(run.id)
+    return ended
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from base64 import b64decode
 from http import HTTPStatus
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from fastapi import HTTPException, Request
 from flwr.proto.fleet_pb2 import ActivateNodeRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
@@ -45,7 +46,10 @@ def signer(request: Request) -> bytes:
     except ValueError:
         public_key = b""  # refused below
     request.state.protobuf_request = ActivateNodeRequest(public_key=public_key)
-    authenticate_node(request)
+    try:
+        authenticate_node(request)
+    except (AttributeError, UnsupportedAlgorithm):  # a key of another kind, which Flower does not expect
+        raise HTTPException(HTTPStatus.UNAUTHORIZED, "Invalid SuperNode authentication") from None
     return public_key
 
 

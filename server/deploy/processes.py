@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from pathlib import Path
 
 import psutil
 
@@ -28,3 +29,14 @@ def end_processes(folder: ServerFolder, *, grace_s: float) -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 send(process)
         psutil.wait_procs(processes, timeout=grace_s)
+
+
+def end_process(folder: ServerFolder, file: Path, *, grace_s: float) -> None:
+    """Wait for the server's process whose number the file holds, and end it if it does not end by itself."""
+    number = file.read_text(encoding="utf-8") if file.exists() else ""
+    found = [process for process in find_processes(folder) if str(process.pid) == number]
+    _, living = psutil.wait_procs(found, timeout=grace_s)
+    for process in living:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(living, timeout=grace_s)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from server.deploy.control import FlowerRun
+from server.deploy.folder import ServerFolder
 from stsmm_core.errors import RunError
 from stsmm_core.report.audit import read_audit
 from stsmm_core.run_folder import AUDIT_FILE, FAILURE_FILE, METRICS_FILE, PROGRESS_FILE
@@ -56,3 +57,8 @@ def read_submission(run: Path) -> dict[str, int]:
         return content
     except (OSError, ValueError):
         raise RunError(f"{run} is not a run of this server") from None
+
+
+def submitted_runs(folder: ServerFolder) -> set[int]:
+    """Flower's numbers of all runs of a server."""
+    return {read_submission(path.parent)["flower_run"] for path in folder.runs.glob(f"*/{SUBMISSION_FILE}")}

@@ -12,6 +12,7 @@ from server.deploy.apps import build_app, digest, read_app
 from server.deploy.control import list_runs, registered, submit
 from server.deploy.control import stop as stop_flower_run
 from server.deploy.folder import ServerFolder
+from server.deploy.processes import end_process
 from server.deploy.run_state import FINISHED, RUNNING, SUBMISSION_FILE, read_progress, read_submission, run_state
 from stsmm_core import protocol
 from stsmm_core.config import Experiment, read_experiment, to_toml
@@ -32,6 +33,7 @@ from stsmm_core.training.progress import progress_bar
 from stsmm_core.training.summary import print_results
 
 POLL_S = 1.0
+STOP_S = 10.0
 
 
 def start_run(console: Console, kit: Path, config: Path, *, name: str | None, sites: int | None, follow: bool) -> None:
@@ -96,6 +98,8 @@ def stop_run(kit: Path, name: str) -> None:
         raise RunError(f"run {name} is not going on")
     submitted = read_submission(run)
     stop_flower_run(kit, submitted["flower_run"])
+    # Flower ends the run's process at its next message: until then it could write into a run that is resumed.
+    end_process(folder, run / SERVER_FILE, grace_s=STOP_S)
     write_text_atomically(run / SUBMISSION_FILE, json.dumps(submitted | {"stopped": True}))
     folder.note("run stopped", run=name)
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from server.deploy.control import end_runs, is_up, node_keys, register_nodes
 from server.deploy.folder import ServerFolder
 from server.deploy.processes import end_processes
+from server.deploy.run_state import submitted_runs
 from server.registered import NODES_VARIABLE
 from stsmm_core import protocol
 from stsmm_core.certificates import is_valid
@@ -75,6 +76,7 @@ def _serve(console: Console, folder: ServerFolder) -> None:
     told = threading.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: told.set())
+    left = submitted_runs(folder)
     with folder.output.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "server.deploy.superlink_process", str(folder.kit), str(os.getpid())],
@@ -87,7 +89,8 @@ def _serve(console: Console, folder: ServerFolder) -> None:
     try:
         _wait_until_up(folder, process, told)
         if not told.is_set():
-            for number in end_runs(folder.kit):
+            # Flower takes the runs of a killed server for going on until they have been silent for a while.
+            for number in end_runs(folder.kit, left):
                 folder.note("run of an ended server ended", flower_run=number)
             nodes = register_nodes(folder.kit)
             folder.note("server started", port=address.port, sites=sorted(nodes))

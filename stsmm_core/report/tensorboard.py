@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from stsmm_core.errors import RunError
-from stsmm_core.run_folder import CONFIG_FILE, HISTORY_COLUMNS, HISTORY_FILE, METRICS_FILE
+from stsmm_core.run_folder import CONFIG_FILE, FAILURE_FILE, HISTORY_COLUMNS, HISTORY_FILE, METRICS_FILE
 
 FOLDER = "tensorboard"
 WATCH_S = 2.0
@@ -13,7 +13,7 @@ CURVES = {"train_loss": "training loss", "validation_loss": "validation loss", "
 
 
 def write_tensorboard(run: Path, *, watch: bool) -> Path:
-    """Write history.csv as TensorBoard's event files into the run folder; with `watch` until the run is finished.
+    """Write history.csv as TensorBoard's event files into the run folder; with `watch` until the run has ended.
 
     Raises:
         RunError: when tensorboard is not installed, or the folder holds no run with a history.
@@ -22,7 +22,7 @@ def write_tensorboard(run: Path, *, watch: bool) -> Path:
         raise RunError(f"{run} is not a run folder of stsmm")
     written = 0
     while True:
-        finished = (run / METRICS_FILE).exists()
+        finished = (run / METRICS_FILE).exists() or (run / FAILURE_FILE).exists()
         history = _read(run / HISTORY_FILE)
         _write(history[written:], run / FOLDER)
         written = len(history)

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
@@ -27,6 +29,10 @@ def key(application):
     state = application.state.linkstate_factory.state()
     state.create_node("operator", "operator", public_key_to_bytes(key.public_key()), 0)
     return key
+
+
+def of_another_kind():
+    return X25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def signed(key, *, at=None, length="5", claims=None):
@@ -92,6 +98,7 @@ def test_without_a_right_signature_nothing_is_read(application, key):
         signed(key, at=datetime.now(UTC) - timedelta(hours=1)),
         signed(key) | {FLEET_HTTP_PUBLIC_KEY_HEADER: "?"},
         signed(key) | {TIMESTAMP_HEADER: "soon"},
+        signed(key) | {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(of_another_kind()).decode()},
     ):
         assert answer(application, headers) == (401, False)
 

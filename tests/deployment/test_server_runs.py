@@ -1,14 +1,17 @@
 """Names, states and conditions of runs, without a server."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
 
-from server.deploy import runs
-from server.deploy.control import FlowerRun
+from server.deploy import control, runs
+from server.deploy.control import FlowerRun, ServerUnreachableError
 from server.deploy.folder import ServerFolder
-from server.deploy.run_state import run_state
+from server.deploy.run_state import run_state, submitted_runs
 from server.deploy.status import read_status, show_status
 from server.deploy.superlink import server_environment
 from stsmm_core.config import parse_experiment, to_toml
@@ -131,6 +134,45 @@ def test_a_stopped_run_is_called_stopped_until_it_goes_on(folder, config, submit
     monkeypatch.setattr(runs, "list_runs", lambda kit: [FlowerRun(41, "finished")])
     runs.resume_run(Console(quiet=True), folder.kit, "first", follow=False)
     assert run_state(folder.runs / "first", [FlowerRun(42, "running")])[0] == "running"
+
+
+@pytest.mark.slow
+def test_a_stopped_runs_process_is_gone_before_the_run_can_go_on(folder, config, submitted, monkeypatch):
+    begin(folder, config, "first")
+    monkeypatch.setattr(runs, "list_runs", lambda kit: [FlowerRun(41, "running")])
+    monkeypatch.setattr(runs, "stop_flower_run", lambda kit, number: None)
+    monkeypatch.setattr(runs, "STOP_S", 0.5)
+    environment = server_environment(folder, os.environ)
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment)
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        (folder.runs / "first" / "server.pid").write_text(str(process.pid))
+        runs.stop_run(folder.kit, "first")
+        process.wait(timeout=5)
+        begin(folder, config, "second")
+        (folder.runs / "second" / "server.pid").write_text(str(stranger.pid))
+        monkeypatch.setattr(runs, "list_runs", lambda kit: [FlowerRun(42, "running")])
+        runs.stop_run(folder.kit, "second")
+        assert stranger.poll() is None  # a number that another program has by now
+    finally:
+        process.kill()
+        stranger.kill()
+
+
+def test_only_runs_of_the_server_before_are_ended(folder, config, submitted, monkeypatch):
+    begin(folder, config, "first")
+    assert submitted_runs(folder) == {41}
+    known = [FlowerRun(41, "running"), FlowerRun(42, "running"), FlowerRun(40, "finished")]
+    monkeypatch.setattr(control, "list_runs", lambda kit: known)
+    stopped = []
+    monkeypatch.setattr(control, "stop", lambda kit, number: stopped.append(number))
+    assert control.end_runs(folder.kit, {40, 41}) == [41] == stopped
+
+    def ended_meanwhile(kit, number):
+        raise ServerUnreachableError("the server refused: the run is finished")
+
+    monkeypatch.setattr(control, "stop", ended_meanwhile)
+    assert control.end_runs(folder.kit, {41}) == []
 
 
 def test_status_without_a_server(folder, config, submitted):

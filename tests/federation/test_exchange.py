@@ -1,7 +1,9 @@
 """Messages go out one by one: one that cannot be handed over does not touch the others."""
 
 import itertools
+import time
 
+import httpx
 import pytest
 from flwr.app import Message, RecordDict
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
@@ -12,10 +14,14 @@ from server.replies import LeftOut, attributed, read_numbers
 
 
 class Grid:
-    """Answers after some looks; `early` are nodes whose message cannot be handed over, `full` what is not accepted."""
+    """Answers after some looks.
 
-    def __init__(self, *, looks, early=(), full=()):
-        self.looks, self.early, self.full = looks, early, full
+    `early` are nodes whose message cannot be handed over, `full` what is not accepted, `garbled` whose reply cannot be
+    read; `slow` is a node at which a look takes so many seconds.
+    """
+
+    def __init__(self, *, looks, early=(), full=(), garbled=(), slow=None):
+        self.looks, self.early, self.full, self.garbled, self.slow = looks, early, full, garbled, slow or {}
         self.waiting, self.ids = {}, itertools.count(1)
 
     def push_messages(self, messages):
@@ -29,11 +35,17 @@ class Grid:
         return [message.metadata.message_id]
 
     def pull_messages(self, identities):
-        assert set(identities) <= set(self.waiting)
-        ready = [each for each in identities if self.looks[self.waiting[each].metadata.dst_node_id] == 0]
-        for message in self.waiting.values():
-            self.looks[message.metadata.dst_node_id] -= 1
-        return [Message(RecordDict(), reply_to=self.waiting.pop(each)) for each in ready]
+        (identity,) = identities
+        node = self.waiting[identity].metadata.dst_node_id
+        time.sleep(self.slow.get(node, 0))
+        self.looks[node] -= 1
+        if self.looks[node] >= 0:
+            return []
+        if node in self.garbled:
+            raise IndexError("whatever the bytes make Flower raise")
+        reply = Message(RecordDict(), reply_to=self.waiting.pop(identity))
+        reply.metadata.__dict__["_reply_to_message_id"] = "another site's"
+        return [reply]
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +80,27 @@ def test_a_node_that_confirms_too_early_is_the_only_one_without_a_reply_of_its_o
 def test_who_is_silent_or_not_reached_has_no_reply():
     replies = answered(Grid(looks={1: 0, 2: 1000}, full={3}), messages(1, 2, 3), timeout=0.2)
     assert [reply.metadata.src_node_id for reply in replies] == [1]
+
+
+def test_a_reply_that_cannot_be_read_is_nobody_elses_matter():
+    replies = {
+        reply.metadata.src_node_id: reply
+        for reply in answered(Grid(looks={1: 0, 2: 1, 3: 2}, garbled={2}), messages(1, 2, 3))
+    }
+    assert [node for node, reply in sorted(replies.items()) if reply.has_error()] == [2]
+    assert sorted(replies) == [1, 2, 3]
+
+
+def test_who_answered_while_another_was_looked_at_is_seen_after_the_time_is_over():
+    grid = Grid(looks={1: 1, 2: 1000}, slow={2: 0.3})
+    assert [reply.metadata.src_node_id for reply in answered(grid, messages(1, 2), timeout=0.2)] == [1]
+
+
+def test_trouble_of_the_server_itself_is_not_a_sites(monkeypatch):
+    grid = Grid(looks={1: 0})
+    monkeypatch.setattr(grid, "pull_messages", lambda _: (_ for _ in ()).throw(httpx.ConnectError("down")))
+    with pytest.raises(httpx.ConnectError):
+        exchange(grid, messages(1), timeout=1.0)
 
 
 def test_no_message_needs_no_time():

@@ -16,7 +16,7 @@ from flwr.supercore.primitives.asymmetric_ed25519 import create_message_to_sign
 from gate_server import Node, Server, make_app, write_site
 
 from client.node import approval
-from client.node.ledger import Ledger
+from client.node.ledger import IN_HAND, LOST, Ledger
 from client.node.node import _give_up
 from stsmm_core.audit.chain import read, verify
 from stsmm_core.protocol import refusals
@@ -265,38 +265,49 @@ def test_signatures_of_reviewers_of_different_sites(kit, server, signers, passes
         assert reason(server) == refusals.NOT_SIGNED
 
 
-def test_a_node_that_was_killed_over_a_message_says_so_when_it_is_back(approved, server):
+def end_over_a_message(kit, server):
+    """As a killed node leaves it; the next node."""
     server.ask(question())
-    receive = Node(approved, server).connection[1]
-    assert receive() is not None
-    assert Ledger(approved).noted("in hand")["message"] == "train"
-    assert server.sent == []
+    assert Node(kit, server).connection[1]() is not None
+    assert Ledger(kit).noted(IN_HAND)["message"] == "train"
+    _give_up(Ledger(kit))  # what the command does before it starts the next process
+    assert Ledger(kit).noted(IN_HAND) is None
+    return Node(kit, server)
 
-    _give_up(Ledger(approved))  # what the command does before it starts the next process
-    assert Ledger(approved).noted("in hand") is None
-    receive = Node(approved, server).connection[1]
-    assert receive() is None
+
+def test_a_node_that_was_killed_over_a_message_says_so_when_it_is_back(approved, server):
+    node = end_over_a_message(approved, server)
+    assert server.sent == []
+    node.gate.give_up_lost()
     assert reason(server) == refusals.INTERRUPTED
     metadata = server.sent[-1].metadata
     assert (metadata.message_type, metadata.run_id, metadata.dst_node_id) == ("train", 7, 1)
     assert metadata.reply_to_message_id
     (line,) = read(approved / "state" / "audit.jsonl")
-    assert (line["event"], line["reason"]) == ("refused", refusals.INTERRUPTED)
-    assert receive() is None
+    assert (line["event"], line["reason"], line["code"]) == ("refused", refusals.INTERRUPTED, server.run.fab_hash)
+    node.gate.give_up_lost()
+    assert node.connection[1]() is None
     assert len(server.sent) == 1
 
 
-def test_a_lost_message_that_nobody_takes_an_answer_to_is_forgotten(approved, server):
-    server.ask(question())
-    Node(approved, server).connection[1]()
-    _give_up(Ledger(approved))
-    node = Node(approved, server)
+def not_sent(*_):
+    raise ConnectionError("the run is over")
 
-    def refuse(*_):
-        raise ConnectionError("the run is over")
 
-    node.gate._send = refuse
-    assert node.connection[1]() is None
-    assert Ledger(approved).noted("lost") is None
+def test_a_lost_message_that_nobody_takes_an_answer_to_is_forgotten_without_a_line(approved, server):
+    node = end_over_a_message(approved, server)
+    node.gate._send = not_sent
+    node.gate.give_up_lost()
+    assert Ledger(approved).noted(LOST) is None
+    assert not (approved / "state" / "audit.jsonl").exists()
     turn(approved, server)
     assert dict(server.sent[-1].content["metrics"]) == LEGAL
+
+
+def test_an_answer_that_could_not_be_sent_is_not_in_hand_any_more(approved, server):
+    server.ask(question())
+    node = Node(approved, server)
+    node.gate._send = not_sent
+    node.turn(answer_with())
+    assert server.sent == []
+    assert Ledger(approved).noted(IN_HAND) is None
