@@ -7,12 +7,14 @@ all of it, written anew and noted in the audit log first. Whatever goes wrong he
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.app.message.message import make_message
 from flwr.common.constant import ErrorCode
@@ -25,7 +27,12 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_tree,
     iterate_object_tree,
 )
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects, push_objects
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPushError,
+    inflate_object_from_contents,
+    pull_objects,
+    push_objects,
+)
 from flwr.supercore.run import Run
 from google.protobuf.json_format import MessageToJson, Parse
 
@@ -61,6 +68,7 @@ Connection = tuple[
 """As Flower's node has it: node id, receive, send, get_run, get_fab, pull_object, push_object, confirm."""
 
 log = logging.getLogger("flwr.stsmm.gate")
+WAITS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 LEAST_FREE_BYTES = 20_000_000
 """With less on the state's disk nothing begins: neither app nor audit log could be written to the end."""
 _ERRORS = {
@@ -314,8 +322,8 @@ class Gate:
     def _transmit(self, reply: Message, seconds: float) -> None:
         reply.metadata.__dict__["_message_id"] = reply.object_id
         tree = get_object_tree(reply)
-        wanted, session = self._send(reply, tree, seconds)
-        push = partial(self._push, reply.metadata.run_id, session)
+        wanted, session = patiently(self._send, reply, tree, seconds)
+        push = partial(patiently, self._push, reply.metadata.run_id, session)
         push_objects(get_all_nested_objects(reply), push, object_ids_to_push=wanted)
 
     def _note_refusal(self, event: dict[str, Any], sentence: str, detail: str = "") -> None:
@@ -331,6 +339,19 @@ class Gate:
             self._ledger.note(key, value)
         except Exception as error:
             log.error("%s", error)
+
+
+def patiently(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call the server, again and again where it has trouble of its own: the work behind an answer is not done twice."""
+    for wait in WAITS_S:
+        try:
+            return call(*arguments)
+        except (httpx.HTTPStatusError, ObjectPushError) as error:
+            if isinstance(error, httpx.HTTPStatusError) and not error.response.is_server_error:
+                raise
+            log.warning("The server has trouble (%s); once more in %.0f s", type(error).__name__, wait)
+            time.sleep(wait)
+    return call(*arguments)
 
 
 def _check_metadata(answer: Message, question: Message) -> None:

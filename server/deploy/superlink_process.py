@@ -16,6 +16,8 @@ from server.deploy.processes import end_processes
 from stsmm_core.kit import CA_FILE, REVOKED_FOLDER, SERVER_CERTIFICATE_FILE, SERVER_KEY_FILE
 
 GRACE_S = 3.0
+LONGEST_WAIT_FOR_DATABASE_MS = 60_000
+"""Where ten sites answered at once, Flower's own 5 s passed, and their answers were lost with an error 500."""
 
 
 def main(kit: Path, parent: int) -> None:
@@ -46,6 +48,7 @@ def superlink_command(folder: ServerFolder) -> list[str]:
 
 
 def _run_superlink(folder: ServerFolder, parent: int) -> None:
+    from flwr.supercore import sql_mixin
     from flwr.superlink import extensions
     from flwr.superlink.cli.flower_superlink import flower_superlink
     from starlette.middleware import Middleware
@@ -60,6 +63,8 @@ def _run_superlink(folder: ServerFolder, parent: int) -> None:
         Middleware(OnlyKnownNodes),
         Middleware(NodeStateMiddleware, revoked=folder.kit / REVOKED_FOLDER),
     )
+    settings = dict(sql_mixin.SQLITE_PRAGMAS) | {"busy_timeout": str(LONGEST_WAIT_FOR_DATABASE_MS)}
+    sql_mixin.SQLITE_PRAGMAS = tuple(settings.items())  # type: ignore[assignment]
     sys.argv = superlink_command(folder)
     flower_superlink()
 

@@ -6,6 +6,7 @@ import json
 import time
 from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
 import yaml
@@ -15,7 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.supercore.primitives.asymmetric_ed25519 import create_message_to_sign
 from gate_server import Node, Server, make_app, write_site
 
-from client.node import approval
+from client.node import approval, gate
 from client.node.ledger import IN_HAND, LOST, Ledger
 from client.node.node import _give_up
 from stsmm_core.audit.chain import read, verify
@@ -311,3 +312,38 @@ def test_an_answer_that_could_not_be_sent_is_not_in_hand_any_more(approved, serv
     node.turn(answer_with())
     assert server.sent == []
     assert Ledger(approved).noted(IN_HAND) is None
+
+
+def in_trouble(call, *, times, status=500):
+    """The call, that fails so many times."""
+    left = [times]
+
+    def called(*arguments):
+        if left[0]:
+            left[0] -= 1
+            request = httpx.Request("POST", "https://server")
+            raise httpx.HTTPStatusError("trouble", request=request, response=httpx.Response(status, request=request))
+        return call(*arguments)
+
+    return called
+
+
+@pytest.mark.parametrize("part", ["_send", "_push"])
+def test_an_answer_outlives_the_servers_trouble(approved, server, monkeypatch, part):
+    monkeypatch.setattr(gate, "WAITS_S", (0.0, 0.0))
+    server.ask(question())
+    node = Node(approved, server)
+    setattr(node.gate, part, in_trouble(getattr(node.gate, part), times=2))
+    node.turn(answer_with())
+    (sent,) = server.sent
+    assert dict(sent.content["metrics"]) == LEGAL
+
+
+@pytest.mark.parametrize(("times", "status"), [(3, 500), (1, 401)])
+def test_trouble_that_stays_or_is_the_sites_own_is_not_tried_for_ever(approved, server, monkeypatch, times, status):
+    monkeypatch.setattr(gate, "WAITS_S", (0.0, 0.0))
+    server.ask(question())
+    node = Node(approved, server)
+    node.gate._send = in_trouble(node.gate._send, times=times, status=status)
+    node.turn(answer_with())
+    assert server.sent == []
