@@ -1,5 +1,6 @@
 """A consortium of real processes on this machine, all by the commands that people type."""
 
+import csv
 import json
 import os
 import re
@@ -13,9 +14,39 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import psutil
+import pytest
+import torch
+
+from stsmm_core.training.centre import open_salt
 
 COMMAND = [sys.executable, "-c", "from stsmm_core.cli import main; main()"]
+
+
+EXPERIMENT = """
+seed = 0
+[imaging]
+shape = [16, 16, 16]
+margin_mm = 5.0
+steps = ["resampling", "zscore", "masking"]
+[model]
+image_encoder = "small_densenet"
+norm = "batch"
+[training]
+epochs = {rounds}
+batch_size = 16
+risk_window = 16
+learning_rate = 0.01
+[blending]
+method = "robust"
+interval = 1
+[evaluation]
+bootstrap_replicates = 100
+[federation]
+min_sites = 2
+timeout_s = 300
+"""
 
 
 def stsmm(
@@ -215,3 +246,44 @@ def _fill_in(kit: Path, cohort: Path) -> None:
     text = re.sub(r'^cohort = ""', f'cohort = "{cohort}"', text, flags=re.M)
     text = re.sub(r'^data_folder = ""', f'data_folder = "{cohort.parent}"', text, flags=re.M)
     path.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def online(folder: Path, cohorts: Path) -> Iterator[Consortium]:
+    """The same with server and sites running, drawing what a simulation draws."""
+    names = sorted(path.name for path in cohorts.iterdir())
+    with consortium(folder, cohorts, salts=dict.fromkeys(names, open_salt(0))) as made:
+        made.start_server()
+        for site in made.names:
+            made.start_site(site)
+        made.wait_online(*made.names)
+        yield made
+
+
+def experiment(folder: Path, rounds: int) -> Path:
+    """An experiment of a small network on images and clinical variables."""
+    path = folder / f"rounds{rounds}.toml"
+    path.write_text(EXPERIMENT.format(rounds=rounds))
+    return path
+
+
+def assert_same_numbers(run: Path, other: Path) -> None:
+    """Two runs selected the same rounds of the same course with the same weights, to the precision of single floats."""
+    metrics, others = (json.loads((each / "metrics.json").read_text()) for each in (run, other))
+    assert metrics["selected_rounds"] == others["selected_rounds"]
+    for head, endpoints in metrics["heads"].items():
+        for endpoint, figures in endpoints.items():
+            assert figures["harrell_c"] == pytest.approx(others["heads"][head][endpoint]["harrell_c"], abs=1e-9)
+    rows, other_rows = (list(csv.reader((each / "history.csv").open())) for each in (run, other))
+    assert rows[0] == other_rows[0]
+    values, other_values = (
+        np.array([[float(cell or "nan") for cell in row if not cell[:1].isalpha()] for row in table[1:]])
+        for table in (rows, other_rows)
+    )
+    np.testing.assert_allclose(values, other_values, rtol=1e-4, atol=1e-6)
+    weights, other_weights = (
+        torch.load(each / "checkpoints" / "fold-0.pt", weights_only=True)["weights"] for each in (run, other)
+    )
+    assert weights.keys() == other_weights.keys()
+    for name, value in weights.items():
+        np.testing.assert_allclose(value, other_weights[name], rtol=1e-3, atol=1e-5, err_msg=name)

@@ -1,45 +1,16 @@
-"""A consortium of real processes: the same numbers as a simulation, whatever falls over."""
+"""A consortium of real processes, in which server and sites fall over."""
 
-import csv
 import json
 import subprocess
 import time
 
-import numpy as np
 import pytest
-import torch
-from loopback import COMMAND, consortium, stsmm, wait_until
+from loopback import COMMAND, assert_same_numbers, experiment, online, stsmm, wait_until
 
 from client.node.ledger import IN_HAND, Ledger
 from stsmm_core.protocol import refusals
-from stsmm_core.training.centre import open_salt
 
 pytestmark = [pytest.mark.long, pytest.mark.slow]
-
-EXPERIMENT = """
-seed = 0
-[imaging]
-shape = [16, 16, 16]
-margin_mm = 5.0
-steps = ["resampling", "zscore", "masking"]
-[model]
-image_encoder = "small_densenet"
-norm = "batch"
-[training]
-epochs = {rounds}
-batch_size = 16
-risk_window = 16
-learning_rate = 0.01
-[blending]
-method = "robust"
-interval = 1
-[evaluation]
-bootstrap_replicates = 100
-[federation]
-min_sites = 2
-timeout_s = 300
-"""
-SITES = ("site_1", "site_2", "site_3")
 
 
 @pytest.fixture(scope="module")
@@ -48,27 +19,11 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def cohorts(folder):
-    stsmm("cohort", "synth", folder / "cohorts", "--sites", "3", "--patients", "90", "--seed", "0")
-    return folder / "cohorts"
-
-
-@pytest.fixture(scope="module")
-def running(folder, cohorts):
+def running(folder):
     """A server and three sites, online."""
-    salts = dict.fromkeys(SITES, open_salt(0))  # what a simulation draws with
-    with consortium(folder / "consortium", cohorts, salts=salts) as made:
-        made.start_server()
-        for site in SITES:
-            made.start_site(site)
-        made.wait_online(*SITES)
+    stsmm("cohort", "synth", folder / "cohorts", "--sites", "3", "--patients", "90", "--seed", "0")
+    with online(folder / "consortium", folder / "cohorts") as made:
         yield made
-
-
-def experiment(folder, rounds):
-    path = folder / f"rounds{rounds}.toml"
-    path.write_text(EXPERIMENT.format(rounds=rounds))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -79,50 +34,13 @@ def first(running, folder):
     return running.server / "runs" / "first"
 
 
-def assert_same_numbers(run, other):
-    metrics, others = (json.loads((each / "metrics.json").read_text()) for each in (run, other))
-    assert metrics["selected_rounds"] == others["selected_rounds"]
-    for head, endpoints in metrics["heads"].items():
-        for endpoint, figures in endpoints.items():
-            assert figures["harrell_c"] == pytest.approx(others["heads"][head][endpoint]["harrell_c"], abs=1e-9)
-    rows, other_rows = (list(csv.reader((each / "history.csv").open())) for each in (run, other))
-    assert rows[0] == other_rows[0]
-    values, other_values = (
-        np.array([[float(cell or "nan") for cell in row if not cell[:1].isalpha()] for row in table[1:]])
-        for table in (rows, other_rows)
-    )
-    np.testing.assert_allclose(values, other_values, rtol=1e-4, atol=1e-6)
-    weights, other_weights = (
-        torch.load(each / "checkpoints" / "fold-0.pt", weights_only=True)["weights"] for each in (run, other)
-    )
-    assert weights.keys() == other_weights.keys()
-    for name, value in weights.items():
-        np.testing.assert_allclose(value, other_weights[name], rtol=1e-3, atol=1e-5, err_msg=name)
-
-
-def test_a_deployed_run_equals_the_simulation(first, folder, cohorts):
-    out = folder / "simulated"
-    stsmm("simulate", experiment(folder, 2), "--cohort", cohorts, "--out", out, timeout=600)
-    assert_same_numbers(first, out)
-
-
-def test_every_site_noted_what_left_and_its_log_is_whole(first, running):
-    for site in SITES:
-        log = running.kit(site) / "state" / "audit.jsonl"
-        assert "lines" in stsmm("audit", "verify", log)
-        sent = [json.loads(line) for line in log.read_text().splitlines()]
-        assert {"query", "train", "evaluate", "evaluate.pairs", "evaluate.test"} <= {each["message"] for each in sent}
-        assert {each["code"] for each in sent} == {running.app.stem}
-        assert {each["event"] for each in sent} == {"sent"}
-
-
 def test_a_killed_server_goes_on_from_its_checkpoint_to_the_same_numbers(first, running, folder):
     stsmm("server", "run", running.server, experiment(folder, 2), "--name", "second", "--no-follow")
     running.wait_for_round("second", 1)
     running.programs["server"].kill()
     assert running.status()["up"] is False
     running.start_server()
-    running.wait_online(*SITES)
+    running.wait_online(*running.names)
     assert running.run_state("second")["state"] == "interrupted"
     stsmm("server", "resume", running.server, "second", timeout=600)
     assert_same_numbers(running.server / "runs" / "second", first)
