@@ -1,6 +1,7 @@
 """Starting and stopping a hospital's node: keeps its process running, and ends it when asked."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -23,6 +24,9 @@ from stsmm_core.kit import FLOWER_FOLDER, SiteKit, read_kit, verify_kit
 
 LOCK_FILE = "node.lock"
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 5.0, 300.0
+LONGEST_START_S = 300.0
+"""A node without any contact after so long may hang, and not only wait for the network."""
+PORTS = range(20_000, 32_000)
 SETTLED_S = 600.0
 """After so long the next try comes at once again."""
 SILENT_S = 60.0
@@ -131,7 +135,7 @@ def _keep_running(kit: Path) -> None:
         _note(ledger, "contact", None)
         command = [sys.executable, "-P", "-c", _START, str(Path(client.__file__).parents[1]), str(kit.resolve())]
         process = subprocess.Popen(
-            [*command, *map(str, _free_ports())], env=environment(kit), cwd=state, start_new_session=True
+            [*command, str(_free_port())], env=environment(kit), cwd=state, start_new_session=True
         )
         _note(ledger, "node", {"pid": os.getpid(), "process": process.pid})
         while process.poll() is None:
@@ -139,6 +143,9 @@ def _keep_running(kit: Path) -> None:
                 process.terminate()
                 process.wait()
                 break
+            if ledger.noted("contact") is None and time.time() - began > LONGEST_START_S:
+                print("The node does not come up; it is started again.", file=sys.stderr, flush=True)
+                process.kill()
             if ledger.noted("contact") is not None and not _can_work(process.pid):
                 print("The part of the node that starts apps has ended (out of memory?).", file=sys.stderr, flush=True)
                 process.kill()
@@ -206,6 +213,16 @@ def _can_work(pid: int) -> bool:
         return True  # it has just ended; the next look tells
 
 
-def _free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
-        return first.getsockname()[1], second.getsockname()[1]
+def _free_port() -> int:
+    """A port for the node and its app: below those that systems give to outgoing connections, which take them any time.
+
+    Raises:
+        RunError: when none is found.
+    """
+    for port in random.SystemRandom().sample(PORTS, 100):
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
+    raise RunError(f"no free port between {PORTS.start} and {PORTS.stop} on this machine; what holds them?")

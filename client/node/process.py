@@ -33,7 +33,6 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("kit", type=Path)
     parser.add_argument("port", type=int)
-    parser.add_argument("health_port", type=int)
     given = parser.parse_args(arguments)
     kit = given.kit.resolve()
     check_flower()
@@ -49,7 +48,6 @@ def main(arguments: list[str]) -> None:
         *("--superlink", str(read_kit(kit, SiteKit).server), "--root-certificates", str(kit / CA_FILE)),
         *("--auth-supernode-private-key", str(kit / NODE_KEY_FILE), "--node-config", f'site-file="{site_file}"'),
         *("--host", "127.0.0.1", "--port", str(given.port)),
-        *("--health-server-address", f"127.0.0.1:{given.health_port}"),
     ]
     if settings.policy.required_signatures:
         options += ["--trusted-entities", str(kit / REVIEWERS_FILE)]
