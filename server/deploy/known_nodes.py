@@ -17,12 +17,12 @@ FOR_NODES = "/v1/fleet/"
 """What nodes use."""
 LONGEST_BODY = 100_000_000
 """Bytes; weights travel one array a request, and the largest of DenseNet-121 has 2 MB."""
-LONGEST_OF_STRANGERS = 10_000
-"""Enough for the request with which a node begins: Flower's answer to it says whether the key may connect."""
+LONGEST_OF_ANYBODY = 10_000
+"""So much is read of anybody: nearly all requests are shorter, and Flower asks for the signature next."""
 
 
 class OnlyKnownNodes:
-    """ASGI middleware: a node's request is read only with its signature, and long only where the key is registered."""
+    """ASGI middleware: a long request is read only with the signature of a registered key."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -54,13 +54,15 @@ def signer(request: Request) -> bytes:
 
 
 def _refusal(request: Request) -> PlainTextResponse | None:
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal():
+        return PlainTextResponse("The length must be said.", HTTPStatus.LENGTH_REQUIRED)
+    if int(length) <= LONGEST_OF_ANYBODY:
+        return None
+    if int(length) > LONGEST_BODY:
+        return PlainTextResponse(f"At most {LONGEST_BODY} bytes are read.", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     try:
         known = get_linkstate(request).get_node_id_by_public_key(signer(request)) is not None
     except HTTPException as error:
         return PlainTextResponse(error.detail, error.status_code)
-    length, limit = request.headers.get("content-length", ""), LONGEST_BODY if known else LONGEST_OF_STRANGERS
-    if not length.isdecimal():
-        return PlainTextResponse("The length must be said.", HTTPStatus.LENGTH_REQUIRED)
-    if int(length) > limit:
-        return PlainTextResponse(f"At most {limit} bytes are read.", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-    return None
+    return None if known else PlainTextResponse("The key is not registered.", HTTPStatus.UNAUTHORIZED)

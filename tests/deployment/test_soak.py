@@ -19,7 +19,7 @@ from server.deploy.processes import find_processes
 pytestmark = [pytest.mark.soak, pytest.mark.slow]
 
 SITES, ROUNDS, PATIENTS = 10, 30, 240
-BETWEEN_KILLS_S = (100.0, 260.0)
+BETWEEN_KILLS_S = (60.0, 180.0)
 DOWN_S = (2.0, 20.0)
 SAMPLE_S = 10.0
 LONGEST_S = 7200.0
@@ -27,12 +27,10 @@ GROWTH = 1.1
 """Memory in the last third of a process's life against the middle third."""
 EXPERIMENT = f"""
 seed = 0
-[imaging]
-shape = [16, 16, 16]
-margin_mm = 5.0
-steps = ["resampling", "zscore", "masking"]
+[data]
+modalities = ["clinical"]
 [model]
-image_encoder = "small_densenet"
+clinical_widths = [32]
 [training]
 epochs = {ROUNDS}
 batch_size = 16
