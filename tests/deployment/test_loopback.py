@@ -61,7 +61,8 @@ def test_a_killed_site_is_left_out_and_comes_back(running, folder):
 
     def trained():
         lines = map(json.loads, log.read_text().splitlines())
-        return {each["round"] for each in lines if (each["run"], each["message"]) == ("third", "train")}
+        wanted = ("sent", "third", "train")
+        return {each["round"] for each in lines if (each["event"], each["run"], each["message"]) == wanted}
 
     missed = running.run_state("third")["round"] + 1
     wait_until(lambda: max(trained(), default=0) > missed, seconds=600, what="site_3 takes part again")
