@@ -69,6 +69,7 @@ Connection = tuple[
 
 log = logging.getLogger("flwr.stsmm.gate")
 WAITS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Before each new try where the server has trouble; together shorter than a round's usual time-out."""
 LEAST_FREE_BYTES = 20_000_000
 """With less on the state's disk nothing begins: neither app nor audit log could be written to the end."""
 _ERRORS = {
@@ -322,8 +323,8 @@ class Gate:
     def _transmit(self, reply: Message, seconds: float) -> None:
         reply.metadata.__dict__["_message_id"] = reply.object_id
         tree = get_object_tree(reply)
-        wanted, session = patiently(self._send, reply, tree, seconds)
-        push = partial(patiently, self._push, reply.metadata.run_id, session)
+        wanted, session = _patiently(self._send, reply, tree, seconds)
+        push = partial(_patiently, self._push, reply.metadata.run_id, session)
         push_objects(get_all_nested_objects(reply), push, object_ids_to_push=wanted)
 
     def _note_refusal(self, event: dict[str, Any], sentence: str, detail: str = "") -> None:
@@ -341,7 +342,7 @@ class Gate:
             log.error("%s", error)
 
 
-def patiently(call: Callable[..., Any], *arguments: Any) -> Any:
+def _patiently(call: Callable[..., Any], *arguments: Any) -> Any:
     """Call the server, again and again where it has trouble of its own: the work behind an answer is not done twice."""
     for wait in WAITS_S:
         try:

@@ -143,10 +143,11 @@ def _keep_running(kit: Path) -> None:
                 process.terminate()
                 process.wait()
                 break
-            if ledger.noted("contact") is None and time.time() - began > LONGEST_START_S:
+            contact = ledger.noted("contact")
+            if contact is None and time.time() - began > LONGEST_START_S:
                 print("The node does not come up; it is started again.", file=sys.stderr, flush=True)
                 process.kill()
-            if ledger.noted("contact") is not None and not _can_work(process.pid):
+            if contact is not None and not _can_work(process.pid):
                 print("The part of the node that starts apps has ended (out of memory?).", file=sys.stderr, flush=True)
                 process.kill()
             time.sleep(0.5)

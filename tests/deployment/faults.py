@@ -62,7 +62,7 @@ def other_version(folder: Path, version: str) -> dict[str, str]:
     entries = distribution("stsmm").read_text("entry_points.txt") or ""
     (metadata / "entry_points.txt").write_text(entries, encoding="utf-8")
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: stsmm\nVersion: {version}\n", encoding="utf-8")
-    # The checkout's own metadata must not be found first: where this runs, and not before the other version's.
+    # A checkout holds metadata of its own version, which Python would find first in the folder that this runs in.
     checkout = str(Path(stsmm_core.__file__).parents[1])
     paths = os.pathsep.join([str(packages), checkout, *filter(None, [os.environ.get("PYTHONPATH")])])
     return _for_node_too(folder / f"version-{version}", {"PYTHONPATH": paths, "PYTHONSAFEPATH": "1"})

@@ -1,4 +1,4 @@
-"""A message is read only where a registered key signed, and up to a length."""
+"""A long message is read only where a registered key signed, and none above a length."""
 
 import asyncio
 from base64 import b64encode
