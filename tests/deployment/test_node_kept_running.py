@@ -1,0 +1,84 @@
+"""The command that keeps a hospital's node running, around a process that stands for the node's."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from client.node.ledger import Ledger
+from client.node.node import stop
+
+HANGS = "import time; time.sleep(600)"
+ENDS = "pass"
+
+
+@pytest.fixture
+def kit(kits, tmp_path):
+    (tmp_path / "cohort").mkdir()
+    text = (kits / "sites" / "leiden" / "site.toml").read_text()
+    text = re.sub(r'^cohort = ""', f'cohort = "{tmp_path / "cohort"}"', text, flags=re.M)
+    (kits / "sites" / "leiden" / "site.toml").write_text(
+        re.sub(r'^data_folder = ""', f'data_folder = "{tmp_path}"', text, flags=re.M)
+    )
+    return kits / "sites" / "leiden"
+
+
+@pytest.fixture
+def keep_running(kit):
+    """Starts the command with a node that does as told and is given up after a second without contact."""
+    started = []
+
+    def start(node: str) -> subprocess.Popen[str]:
+        code = (
+            "import sys; from pathlib import Path; from client.node import node\n"
+            f"node._START, node.LONGEST_START_S, node.SHORTEST_WAIT_S = {node!r}, 1.0, 0.1\n"
+            "node.start(Path(sys.argv[1]))"
+        )
+        command = [sys.executable, "-c", code, str(kit)]
+        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for program in started:
+        for child in psutil.Process(program.pid).children() if program.poll() is None else []:
+            child.kill()
+        program.kill()
+        program.wait()
+
+
+def other_process(kit, known: set[int]) -> int:
+    """Number of the next process of the node."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        noted = Ledger(kit).noted("node")
+        if noted is not None and noted["process"] not in known:
+            return noted["process"]
+        time.sleep(0.05)
+    raise AssertionError("no other process of the node was started")
+
+
+def test_a_node_that_hangs_before_its_first_contact_is_started_again(kit, keep_running):
+    program = keep_running(HANGS)
+    first = other_process(kit, set())
+    second = other_process(kit, {first})
+    assert not psutil.pid_exists(first)
+    program.send_signal(signal.SIGTERM)
+    _, said = program.communicate(timeout=60)
+    assert "The node does not come up; it is started again." in said
+    assert program.returncode == 0
+    assert not psutil.pid_exists(second)
+    assert Ledger(kit).noted("node") is None
+
+
+def test_a_node_that_ends_is_started_again_and_the_check_is_named(kit, keep_running):
+    program = keep_running(ENDS)
+    first = other_process(kit, set())
+    other_process(kit, {first})
+    assert stop(kit, now=False)
+    _, said = program.communicate(timeout=60)
+    assert f"stsmm site check {kit}" in said
+    assert program.returncode == 0
