@@ -13,7 +13,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from server.deploy.apps import APP_ID, read_app, sha256_of_version
+from server.deploy.apps import APP_ID, packed_app, sha256_of_version
 from server.deploy.folder import ServerFolder
 from server.deploy.signatures import read_signatures
 from stsmm_core.errors import StsmmError
@@ -49,7 +49,7 @@ def _handler(folder: ServerFolder) -> type[BaseHTTPRequestHandler]:
                 self._answer(HTTPStatus.NOT_FOUND, {"detail": "no such app"})
                 return
             try:
-                read_app(folder, sha256)
+                packed_app(folder, sha256)
                 signatures = read_signatures(folder, sha256)
             except StsmmError as error:
                 self._answer(HTTPStatus.NOT_FOUND, {"detail": str(error)})
@@ -60,7 +60,7 @@ def _handler(folder: ServerFolder) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             match = _APP_PATH.fullmatch(self.path)
             try:
-                content = read_app(folder, match.group(1)) if match else None
+                content = packed_app(folder, match.group(1)) if match else None
             except StsmmError:
                 content = None
             if content is None:

@@ -56,7 +56,7 @@ def app_file(folder: ServerFolder, sha256: str) -> Path:
     return folder.apps / f"{sha256}.fab"
 
 
-def read_app(folder: ServerFolder, sha256: str) -> bytes:
+def packed_app(folder: ServerFolder, sha256: str) -> bytes:
     """The bytes of a packed app.
 
     Raises:

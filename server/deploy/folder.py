@@ -1,8 +1,6 @@
 """Where a server kit keeps what a running server writes, and its log of events."""
 
-import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +63,6 @@ class ServerFolder:
         return read_kit(self.kit, ServerKit)
 
     def note(self, event: str, **fields: Any) -> None:
-        """Add an event, which says nothing of patients, to state/server.log (JSON lines) and to the audit log."""
-        entry = {"event": event} | fields
+        """Add an event, which says nothing of patients, to the audit log."""
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        append(self.state / AUDIT_LOG_FILE, entry)
-        stamped = {"time": datetime.now(UTC).isoformat(timespec="seconds")} | entry
-        with (self.state / "server.log").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(stamped) + "\n")
+        append(self.state / AUDIT_LOG_FILE, {"event": event} | fields)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from server.deploy.apps import build_app, digest, read_app
+from server.deploy.apps import build_app, digest, packed_app
 from server.deploy.control import list_runs, registered, submit
 from server.deploy.control import stop as stop_flower_run
 from server.deploy.folder import ServerFolder
@@ -54,7 +54,7 @@ def start_run(console: Console, kit: Path, config: Path, *, name: str | None, si
     nodes = registered(folder)
     wanted = _sites_to_wait_for(experiment, nodes, sites)
     app = digest(build_app())
-    read_app(folder, app)
+    packed_app(folder, app)
     inputs = {"mode": "federated", "sites": sorted(nodes), "app": app}
     with open_run(folder.runs / name, experiment, inputs):
         _submit(folder, name, experiment, app, wanted)
@@ -79,7 +79,7 @@ def resume_run(console: Console, kit: Path, name: str, *, follow: bool) -> None:
     experiment = read_experiment(run / CONFIG_FILE)
     inputs = json.loads((run / INPUTS_FILE).read_text(encoding="utf-8"))
     with open_run(run, experiment, inputs):
-        read_app(folder, inputs["app"])
+        packed_app(folder, inputs["app"])
         _submit(folder, name, experiment, inputs["app"], read_submission(run)["sites"])
     console.print(f"Run {name} goes on.", highlight=False, markup=False)
     if follow:

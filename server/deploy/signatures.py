@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from server.deploy.apps import app_file, digest, read_app
+from server.deploy.apps import app_file, digest, packed_app
 from server.deploy.folder import ServerFolder
 from stsmm_core.errors import StsmmError
 from stsmm_core.files import write_text_atomically
@@ -105,7 +105,7 @@ def add_signature(kit: Path, file: Path) -> str:
         signed_at = int(signed["signed_at"])
     except (OSError, ValueError, KeyError, TypeError, UnsupportedAlgorithm, binascii.Error):
         raise SignatureError(f"{file}: no signature file of `stsmm server sign`") from None
-    content = read_app(folder, app)
+    content = packed_app(folder, app)
     if not isinstance(public, Ed25519PublicKey) or _reviewer(public).id != verification["public_key_id"]:
         raise SignatureError(f"{file}: the key in it is not the one that it names")
     try:

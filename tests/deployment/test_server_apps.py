@@ -57,7 +57,7 @@ def test_other_versions_name_no_app(version):
 def test_a_changed_app_is_refused(kit, app):
     app.write_bytes(b"an app with something added")
     with pytest.raises(RunError, match="was changed"):
-        apps.read_app(ServerFolder(kit), app.stem)
+        apps.packed_app(ServerFolder(kit), app.stem)
 
 
 def test_a_signature_verifies_as_flower_verifies_it(kit, app, tmp_path):
