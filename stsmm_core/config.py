@@ -264,8 +264,8 @@ class Federation(Section):
     strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "fedtrimmedavg", "krum"] = (
         "fedavg"
     )
-    weighted_by: Literal["events", "patients"] = "events"
-    """Not used by fedmedian, fedtrimmedavg and krum, in which every site has one vote."""
+    weighted_by: Literal["events", "patients"] = "patients"
+    """Training events, or training patients; no difference was measured. Not used by fedmedian, fedtrimmedavg and krum, in which every site has one vote."""
     site_factor: Literal["none", "generalisation"] = "none"
     """Whether a site whose updates overfit lowers its own weight."""
     proximal_mu: Positive = 0.01

@@ -65,7 +65,7 @@ def start(kit: Path) -> None:
             (state / STOP_FILE).unlink(missing_ok=True)
             _keep_running(kit)
     except Timeout:
-        raise RunError(f"{kit}: a node of this kit runs already; `stsmm site status {kit}` says since when") from None
+        raise _runs_already(kit) from None
 
 
 def check_ready(kit: Path) -> None:
@@ -76,6 +76,8 @@ def check_ready(kit: Path) -> None:
     """
     read_kit(kit, SiteKit)
     verify_kit(kit)
+    if is_running(kit):
+        raise _runs_already(kit)
     settings = read_settings(kit)
     write_site_file(kit, settings)
     required = settings.policy.required_signatures
@@ -117,6 +119,10 @@ def run_process() -> None:
     except StsmmError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _runs_already(kit: Path) -> RunError:
+    return RunError(f"{kit}: a node of this kit runs already; `stsmm site status {kit}` says since when")
 
 
 def _keep_running(kit: Path) -> None:

@@ -67,7 +67,10 @@ def add_key(
     fingerprint = membership.add_key(kit, name, public_key, replace=replace)
     typer.echo(f"{name}: {fingerprint}")
     typer.echo(_TOLD)
-    typer.echo("Compare it with what the site reads out on the telephone; if it differs: stsmm server revoke-site")
+    typer.echo(
+        "Compare it with what the site reads out on the telephone; if it differs: "
+        f"stsmm server revoke-site {kit} {name}"
+    )
 
 
 def revoke_site(kit: ServerKitFolder, name: SiteName) -> None:

@@ -1,14 +1,12 @@
 """stsmm audit: read and verify an audit log."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from stsmm_core.audit import chain
@@ -40,8 +38,12 @@ def verify(
 
 @app.command()
 def show(file: File) -> None:
-    """The lines as a table. It does not judge whether they are genuine: verify does."""
-    Console().print(_table(chain.read(_log(file))))
+    """The lines, without their hashes. It does not judge whether they are genuine: verify does."""
+    console = Console(soft_wrap=True)
+    for number, entry in enumerate(chain.read(_log(file)), start=1):
+        said = {key: value for key, value in entry.items() if key not in ("time", "event", "previous")}
+        head = " ".join(_plain(entry[key]) for key in ("time", "event") if key in entry)
+        console.print(Text.assemble(f"{number}  ", (head, "bold"), f"  {_pairs(said)}"))
 
 
 def _log(path: Path) -> Path:
@@ -50,21 +52,11 @@ def _log(path: Path) -> Path:
         if log.exists():
             return log
     if not path.is_file():
-        raise chain.AuditError(f"{path}: no log; nothing has been noted there yet, or it is another folder")
+        raise chain.AuditError(
+            f"{path}: no log. A run has one once a reply was left out of it, a kit once it was used; "
+            "else it is another folder"
+        )
     return path
-
-
-def _table(entries: tuple[dict[str, Any], ...]) -> Table:
-    """One column a key that every line has, and one for all the others."""
-    said = [{key: value for key, value in entry.items() if key != "previous"} for entry in entries]
-    events = [entry for entry in said if chain.CHAIN not in entry]
-    counts = Counter(key for entry in events for key in entry)
-    columns = [key for key in counts if counts[key] == len(events)]
-    table = Table("line", *columns, "more")
-    for number, entry in enumerate(said, start=1):
-        more = {key: value for key, value in entry.items() if key not in columns}
-        table.add_row(str(number), *(Text(_plain(entry.get(key))) for key in columns), Text(_pairs(more)))
-    return table
 
 
 def _pairs(more: Mapping[str, Any]) -> str:

@@ -8,9 +8,12 @@ import time
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from client.cli import app
 from client.node.ledger import Ledger
 from client.node.node import stop
+from stsmm_core.errors import RunError
 
 HANGS = "import time; time.sleep(600)"
 ENDS = "pass"
@@ -82,3 +85,15 @@ def test_a_node_that_ends_is_started_again_and_the_check_is_named(kit, keep_runn
     _, said = program.communicate(timeout=60)
     assert f"stsmm site check {kit}" in said
     assert program.returncode == 0
+
+
+def test_a_second_start_leaves_the_first_ones_output_alone(kit, keep_running):
+    keep_running(HANGS)
+    other_process(kit, set())
+    output = kit / "state" / "node.out"
+    output.write_text("of the first")
+    result = CliRunner().invoke(app, ["start", str(kit), "--detach"])
+    assert isinstance(result.exception, RunError)
+    assert "runs already" in str(result.exception)
+    assert output.read_text() == "of the first"
+    assert re.search(r"node: running since \d{4}-", CliRunner().invoke(app, ["status", str(kit)]).output)

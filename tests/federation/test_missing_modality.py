@@ -196,7 +196,7 @@ def test_a_sites_factor_is_in_the_weight_that_it_sends(experiment, cohorts, fede
         if message.metadata.message_type == "train":
             numbers = reply.content.metric_records[protocol.METRICS]
             number = message.content.config_records[protocol.CONFIG][protocol.ROUND]
-            factors.setdefault(number, {})[site] = numbers[protocol.WEIGHT] / numbers[protocol.EVENTS]
+            factors.setdefault(number, {})[site] = numbers[protocol.WEIGHT] / numbers[protocol.PATIENTS]
         return reply
 
     federate(changed, [cohorts], tmp_path / "run", deliver=deliver)

@@ -78,7 +78,7 @@ def test_header_and_methods_tell_what_was_run(federated: Page) -> None:
         "Breslow",
         "windows of 64 patients",
         "FedAvg",
-        "weighted by events",
+        "weighted by patients",
         "seed 11",
         "stratified by site",
         "max(dG - 0.5 se, 0)",
@@ -109,7 +109,7 @@ def test_weights_of_sites_are_tabled(federated: Page, federated_run: Path) -> No
     assert [row[0] for row in table[1:]] == ["site_1", "site_3"]
     for phrase in ("FedMedian", "one vote a site", "by its own losses", "FedBN", "Each site trained with its own"):
         assert phrase in page.text
-    assert "weighted by events" not in page.text
+    assert "weighted by patients" not in page.text
     (federated_run / "blending_sites.csv").write_text("fold,round\n0,0\n")
     with pytest.raises(RunError, match=r"blending_sites\.csv"):
         write_report(federated_run)

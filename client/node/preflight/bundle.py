@@ -27,6 +27,10 @@ KNOWN_SENTENCES = (
     "SuperNode terminated gracefully",
     "Failed to initialize the connection to the SuperLink",
     "Connection attempt failed, retrying",
+    "No connection to",
+    "Refused a message",
+    "The gate could not judge a message",
+    "The gate held an answer",
     "Failed to activate SuperNode",
     "Invalid SuperNode authentication",
     "Heartbeat failed unexpectedly",
@@ -44,7 +48,6 @@ KNOWN_SENTENCES = (
     "Address already in use",
     "Permission denied",
     "The FAB could not be verified",
-    "the site's gate held the answer back",
     "Traceback (most recent call last)",
 )
 """Of Flower, the system and the gate. Of a line of the log that contains one, only that sentence is shown."""

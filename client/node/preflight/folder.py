@@ -48,7 +48,7 @@ def check_unchanged(folder: Path) -> Finding:
             "kit unchanged",
             "fault",
             "The kit is not as it was sent: a file was changed, is missing, was added, or can be read by others.",
-            "Unpack the kit again; keep your site.toml, reviewers.yaml and state.",
+            "Remove what was added; else unpack the kit again, and keep your site.toml, reviewers.yaml and state.",
             detail=str(error),
         )
     return Finding("kit unchanged", "ok", "The kit is as it was sent.")
@@ -64,7 +64,7 @@ def check_permissions(folder: Path) -> Finding:
             "permissions",
             "fault",
             "The private key of the node (node.key) is missing.",
-            "Copy it into the kit; if it never was in it, it is the one you made yourself when you asked to join.",
+            "If the kit came without it, make it: stsmm site keygen KIT. If it was in the kit, unpack the kit again.",
             detail=str(key),
         )
     if mode & 0o077:

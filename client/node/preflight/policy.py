@@ -60,7 +60,7 @@ def check_approved(folder: Path) -> Finding:
             "No code is approved here yet: every run will be refused.",
             "Let your data steward look at the app that the operator sends, then: stsmm site approve KIT APP.fab",
         )
-    return Finding("approved code", "ok", "{apps} apps are approved here.", numbers={"apps": approved})
+    return Finding("approved code", "ok", "Apps that are approved here: {apps}.", numbers={"apps": approved})
 
 
 def _check_reviewers(folder: Path, required: int) -> Finding:
