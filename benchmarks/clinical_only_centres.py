@@ -41,7 +41,7 @@ augmentation = { flip = true, rotation_degrees = 0.0, zoom = 0.0 }
 image_encoder = "small_densenet"
 norm = "batch"
 dropout = 0.2
-clinical_widths = [32]
+clinical_widths = []
 
 [training]
 epochs = 40
