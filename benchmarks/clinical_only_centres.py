@@ -8,19 +8,21 @@ bootstrap samples of them, the last line's a t interval over the seeds. What is 
 """
 
 import argparse
-import re
 import shutil
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import tomli_w
 from rich.console import Console
 from scipy.stats import t
 
 from simulation.gain import difference
 from simulation.tested import Tests, count_everywhere
 from simulation.trainings import open_centres, train_federated
+from stsmm_core.cohort.cohort import MANIFEST_FILE
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
 from stsmm_core.config import Experiment, parse_experiment
 from stsmm_core.survival.concordance import total
@@ -149,10 +151,9 @@ def _write_cohorts(out: Path, seed: int) -> list[Path]:
 def _remove_images(cohort: Path) -> None:
     for image in cohort.rglob("*.nii.gz"):
         image.unlink()
-    manifest = cohort / "cohort.toml"
-    text, found = re.subn(r"^channels = .*$", "channels = []", manifest.read_text(encoding="utf-8"), flags=re.M)
-    assert found == 1, manifest
-    manifest.write_text(text, encoding="utf-8")
+    manifest = cohort / MANIFEST_FILE
+    tree = tomllib.loads(manifest.read_text(encoding="utf-8"))
+    manifest.write_text(tomli_w.dumps(tree | {"channels": []}), encoding="utf-8")
 
 
 def _over_seeds(gains: Sequence[Gain]) -> str:
