@@ -285,7 +285,11 @@ def test_start_scripts_run_from_anywhere(kits, tmp_path, script):
     stsmm.write_text('#!/bin/sh\necho "$@"\n')
     stsmm.chmod(0o700)
     run = subprocess.run(
-        [kits / script], cwd="/", env={"STSMM": str(stsmm), "PATH": os.environ["PATH"]}, capture_output=True, text=True
+        [kits / script],
+        cwd="/",
+        env={"STSMM_COMMAND": str(stsmm), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
     )
     kind = "server" if script.startswith("server") else "site"
     assert run.stdout == f"{kind} start {(kits / script).parent}\n", run.stderr
