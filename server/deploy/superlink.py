@@ -95,7 +95,8 @@ def _serve(console: Console, folder: ServerFolder) -> None:
             nodes = register_nodes(folder.kit)
             folder.note("server started", port=address.port, sites=sorted(nodes))
             console.print(f"Server of {folder.settings().consortium} is up on port {address.port}.", highlight=False)
-            console.print(f"Sites that may connect: {', '.join(sorted(nodes))}", soft_wrap=True, markup=False)
+            may_connect = ", ".join(sorted(nodes)) or "none yet; add-key lets one in"
+            console.print(f"Sites that may connect: {may_connect}", soft_wrap=True, markup=False)
         while not told.wait(0.5):
             if process.poll() is not None:
                 folder.note("server ended by itself", code=process.returncode)
