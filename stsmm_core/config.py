@@ -265,7 +265,7 @@ class Federation(Section):
         "fedavg"
     )
     weighted_by: Literal["events", "patients"] = "patients"
-    """Between which no difference was measured; in fedmedian, fedtrimmedavg and krum every site has one vote."""
+    """What a site counts by; not used by fedmedian, fedtrimmedavg and krum, in which every site has one vote."""
     site_factor: Literal["none", "generalisation"] = "none"
     """Whether a site whose updates overfit lowers its own weight."""
     proximal_mu: Positive = 0.01

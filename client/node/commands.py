@@ -74,8 +74,8 @@ def status(kit: Kit) -> None:
     from client.node.ledger import IN_HAND, Ledger
 
     console, ledger = Console(soft_wrap=True, highlight=False), Ledger(kit)
-    running, noted = node.is_running(kit), ledger.noted("node")
-    since = "" if noted is None else f" since {noted['at']}"
+    running, started = node.is_running(kit), ledger.noted("node")
+    since = "" if started is None else f" since {started['at']}"
     console.print(f"node: running{since}" if running else "node: not running")
     console.print(f"connected: {'yes' if running and node.is_connected(ledger) else 'no'}")
     for key in (IN_HAND, "last message", "last refusal"):

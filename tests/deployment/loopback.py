@@ -229,7 +229,7 @@ def consortium(
     with ExitStack() as stack:
         made = Consortium(folder, port, names, app, stack)
         for name in names:
-            _fill_in(made.kit(name), cohorts / name)
+            fill_in(made.kit(name), cohorts / name)
             if salts:
                 state = made.kit(name) / "state"
                 state.mkdir(mode=0o700, exist_ok=True)
@@ -239,7 +239,7 @@ def consortium(
         yield made
 
 
-def _fill_in(kit: Path, cohort: Path) -> None:
+def fill_in(kit: Path, cohort: Path) -> None:
     """Edit site.toml as the hospital does."""
     path = kit / "site.toml"
     text = path.read_text(encoding="utf-8")

@@ -4,10 +4,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
+from loopback import fill_in, wait_until
 from typer.testing import CliRunner
 
 from client.cli import app
@@ -22,11 +22,7 @@ ENDS = "pass"
 @pytest.fixture
 def kit(kits, tmp_path):
     (tmp_path / "cohort").mkdir()
-    text = (kits / "sites" / "leiden" / "site.toml").read_text()
-    text = re.sub(r'^cohort = ""', f'cohort = "{tmp_path / "cohort"}"', text, flags=re.M)
-    (kits / "sites" / "leiden" / "site.toml").write_text(
-        re.sub(r'^data_folder = ""', f'data_folder = "{tmp_path}"', text, flags=re.M)
-    )
+    fill_in(kits / "sites" / "leiden", tmp_path / "cohort")
     return kits / "sites" / "leiden"
 
 
@@ -55,13 +51,13 @@ def keep_running(kit):
 
 def other_process(kit, known: set[int]) -> int:
     """Number of the next process of the node."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
+
+    def number() -> int | None:
         noted = Ledger(kit).noted("node")
-        if noted is not None and noted["process"] not in known:
-            return noted["process"]
-        time.sleep(0.05)
-    raise AssertionError("no other process of the node was started")
+        return None if noted is None else noted["process"]
+
+    wait_until(lambda: number() not in {None, *known}, seconds=60, what="another process of the node", every=0.05)
+    return number()
 
 
 def test_a_node_that_hangs_before_its_first_contact_is_started_again(kit, keep_running):

@@ -232,6 +232,15 @@ def test_the_bundle_tells_of_nobody(keyed, monkeypatch, tmp_path):
         assert files["log.txt"].count("2026-11-24 21:00:0") == len(KNOWN_SENTENCES)
 
 
+def test_the_nodes_own_sentences_are_those_that_it_logs():
+    """Whoever rewords one in the node's log must do so in the list."""
+    node = Path(client.node.preflight.__file__).parents[1]
+    logged = (node / "process.py").read_text() + (node / "gate.py").read_text()
+    own = ("No connection to", "Refused a message", "The gate could not judge a message", "The gate held an answer")
+    assert set(own) <= set(KNOWN_SENTENCES)
+    assert [sentence for sentence in own if sentence not in logged] == []
+
+
 def test_a_log_line_gives_its_sentence_and_nothing_else():
     assert known_lines(["2026-01-02 03:04:05,6 ERROR x: Connection refused to /srv/secret", "PAT-1"]) == [
         "2026-01-02 03:04:05 Connection refused",
