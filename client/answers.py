@@ -20,6 +20,7 @@ from stsmm_core.protocol.rounds import (
     losses_to_numbers,
 )
 from stsmm_core.protocol.time_counts import time_counts_to_numbers
+from stsmm_core.protocol.weights import pack_weights, unpack_weights
 from stsmm_core.run_folder import software_versions
 from stsmm_core.survival.event_order import looks_inverted
 from stsmm_core.training import kept_at_site
@@ -69,7 +70,7 @@ def train(content: RecordDict, centre: Centre) -> RecordDict:
     if experiment.federation.local_normalisation:
         names = normalisation_names(trainer.network)
         shared = kept_at_site.keep_normalisation(trainer.state, trained.weights, round_number, names)
-    arrays = ArrayRecord({name: Array(value) for name, value in shared.items()})
+    arrays = ArrayRecord({protocol.WEIGHTS: Array(pack_weights(shared))})
     metrics = MetricRecord(contribution_to_numbers(trained, weight))
     return RecordDict({protocol.ARRAYS: arrays, protocol.METRICS: metrics})
 
@@ -150,4 +151,4 @@ def _own_weights(content: RecordDict, centre: Centre, trainer: Trainer, last_rou
 
 
 def _weights(content: RecordDict) -> Weights:
-    return {name: array.numpy() for name, array in content.array_records[protocol.ARRAYS].items()}
+    return unpack_weights(content.array_records[protocol.ARRAYS][protocol.WEIGHTS].numpy())

@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp import Grid
 
 from server.audit import AuditLog
-from server.exchange import exchange
+from server.exchange import exchange, packed
 from server.registered import registered_sites
 from server.replies import LeftOut, attributed, read_numbers, read_reply
 from server.strategy import GradientBlending
@@ -148,7 +148,7 @@ class FlowerConsortium:
         action = f"evaluate.{protocol.PREDICT_ACTION}"
         config = self._config()
         config[protocol.ROUND] = selected_round
-        for reply in self._send(action, config, self._sites, _record(weights)):
+        for reply in self._send(action, config, self._sites, packed(weights)):
             self._read(reply, "predict", read_numbers)
 
     def count_pairs(self) -> dict[str, list[list[PairCounts]]]:

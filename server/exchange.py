@@ -4,12 +4,21 @@ import time
 from collections.abc import Iterable
 
 import httpx
-from flwr.app import Error, Message
+from flwr.app import Array, ArrayRecord, Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
+from stsmm_core import protocol
+from stsmm_core.model.mmnn import Weights
+from stsmm_core.protocol.weights import pack_weights
+
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.1, 3.0
+
+
+def packed(weights: Weights) -> ArrayRecord:
+    """The network's weights as a message carries them."""
+    return ArrayRecord({protocol.WEIGHTS: Array(pack_weights(weights))})
 
 
 def exchange(grid: Grid, messages: Iterable[Message], *, timeout: float) -> list[Message]:

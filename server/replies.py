@@ -13,6 +13,7 @@ from stsmm_core.config import Experiment
 from stsmm_core.errors import StsmmError
 from stsmm_core.model.mmnn import Weights
 from stsmm_core.protocol.rounds import Contribution, contribution_from_numbers
+from stsmm_core.protocol.weights import unpack_weights
 
 LONGEST_REASON = 200
 _ERRORS = {
@@ -110,14 +111,13 @@ def read_update(
     if list(reply.content.array_records) != [protocol.ARRAYS]:
         raise LeftOut("the update does not have the agreed records")
     arrays = reply.content.array_records[protocol.ARRAYS]
+    if list(arrays) != [protocol.WEIGHTS]:
+        raise LeftOut("the update does not have the agreed records")
+    received = unpack_weights(arrays[protocol.WEIGHTS].numpy())
     expected = {name: value for name, value in sent.items() if name not in local}
-    if set(arrays) != set(expected):
+    if set(received) != set(expected):
         raise LeftOut("the update has other arrays than were sent")
-    try:
-        weights = {name: arrays[name].numpy() for name in expected}
-    except Exception:
-        # The bytes are the site's: whatever is wrong with them, numpy's error is not for the log.
-        raise LeftOut("the update has an array that cannot be read") from None
+    weights = {name: received[name] for name in expected}
     if any(
         (weights[name].shape, weights[name].dtype) != (value.shape, value.dtype) for name, value in expected.items()
     ):

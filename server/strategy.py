@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from server import modules
 from server.audit import AuditLog
+from server.exchange import packed
 from server.replies import LeftOut, Update, read_numbers, read_reply, read_update
 from server.screening import oversized
 from server.strategies import RULES, build_strategy, read_moments, restore_moments
@@ -75,7 +76,8 @@ class GradientBlending(Strategy):
         """The inner strategy's messages, with the blending weights in force."""
         self._sent = {name: array.numpy() for name, array in arrays.items()}
         config[protocol.BLENDING] = list(self.blending.weights)
-        return self._to_participants(self._inner.configure_train(server_round, arrays, config, grid))
+        messages = self._inner.configure_train(server_round, arrays, config, grid)
+        return self._to_participants(messages, arrays)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -102,7 +104,8 @@ class GradientBlending(Strategy):
     ) -> Iterable[Message]:
         """The inner strategy's messages, with the blending weights in force."""
         config[protocol.BLENDING] = list(self.blending.weights)
-        return self._to_participants(self._inner.configure_evaluate(server_round, arrays, config, grid))
+        messages = self._inner.configure_evaluate(server_round, arrays, config, grid)
+        return self._to_participants(messages, arrays)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Add up loss sums; at a checkpoint, update the blending weights.
@@ -180,8 +183,11 @@ class GradientBlending(Strategy):
                 )
                 self._audit.warned(site, "evaluate", reason, 0)
 
-    def _to_participants(self, messages: Iterable[Message]) -> list[Message]:
+    def _to_participants(self, messages: Iterable[Message], arrays: ArrayRecord) -> list[Message]:
         asked = [message for message in messages if message.metadata.dst_node_id in self._sites]
+        weights = packed({name: array.numpy() for name, array in arrays.items()})
+        for message in asked:
+            message.content[protocol.ARRAYS] = weights
         self._asked = {self._sites[message.metadata.dst_node_id] for message in asked}
         return asked
 

@@ -23,4 +23,4 @@ class RunError(StsmmError):
 
 def not_installed(package: str) -> RunError:
     """What to say when a package of the optional extra for `stsmm compare` is missing."""
-    return RunError(f"{package} is not installed; pip install 'stsmm[compare]'")
+    return RunError(f"{package} is not installed; in the source folder: pip install '.[compare]'")

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from stsmm_core import protocol
 from stsmm_core.cohort.clinical import ClinicalEncoding, ClinicalSummary
@@ -26,6 +28,7 @@ from stsmm_core.protocol.rounds import (
     losses_from_numbers,
     losses_to_numbers,
 )
+from stsmm_core.protocol.weights import pack_weights, unpack_weights
 from stsmm_core.survival.concordance import PairCounts
 from stsmm_core.training.centre import SiteDescription
 from stsmm_core.training.losses import LossChanges, LossSums
@@ -310,3 +313,28 @@ def test_a_site_with_another_number_of_heads_is_refused():
 def test_withheld_counts_are_told_from_zero():
     numbers = description_to_numbers(a_description(patients=0, with_image=None), EXPERIMENT)
     assert (numbers["patients"], numbers["with-image"], numbers["events"]) == (0, protocol.WITHHELD, [12, -1])
+
+
+WEIGHTS = {
+    "b": np.arange(6, dtype="float32").reshape(2, 3).T,  # not in C order
+    "a": np.array(3),
+    "none": np.zeros((0, 4), "float64"),
+}
+
+
+def test_weights_come_back_in_the_order_of_their_names():
+    received = unpack_weights(pack_weights(WEIGHTS))
+    assert list(received) == ["a", "b", "none"]
+    for name, value in received.items():
+        assert (value.dtype, value.shape) == (WEIGHTS[name].dtype, WEIGHTS[name].shape)
+        np.testing.assert_array_equal(value, WEIGHTS[name])
+    received["b"] += 1
+
+
+@given(st.binary(max_size=200) | st.integers(0, 300).map(lambda kept: pack_weights(WEIGHTS).tobytes()[:kept]))
+def test_other_bytes_are_no_weights(content):
+    assume(content != pack_weights(WEIGHTS).tobytes())
+    try:
+        assert unpack_weights(np.frombuffer(content, dtype=np.uint8)) == {}  # a header of no arrays
+    except ProtocolError as error:
+        assert str(error) == "the weights cannot be read"  # noqa: PT017

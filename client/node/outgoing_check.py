@@ -1,6 +1,5 @@
 """Checks an answer against the table of what may leave, and writes it anew: nothing of the app's own bytes passes."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from stsmm_core.config import Experiment
 from stsmm_core.errors import StsmmError
 from stsmm_core.imaging.flag_kinds import KINDS_AS_READ
 from stsmm_core.protocol import refusals
+from stsmm_core.protocol.weights import pack_weights, unpack_weights
 from stsmm_core.survival.cells import OPEN_END
 from stsmm_core.survival.site_sums import GROUPS
 from stsmm_core.survival.time_grid import COARSE_STEP_DAYS
@@ -64,7 +64,7 @@ class Question:
 
 def read_question(message: str, content: RecordDict) -> Question:
     """What the site must know of a message to judge the answer."""
-    arrays: Mapping[str, Array] = content.array_records.get(protocol.ARRAYS, ArrayRecord())
+    arrays = _unpacked(content.array_records[protocol.ARRAYS]) if protocol.ARRAYS in content.array_records else {}
     config: Mapping[str, Any] = content.config_records.get(protocol.CONFIG, ConfigRecord())
 
     def number(key: str) -> int | None:
@@ -73,7 +73,7 @@ def read_question(message: str, content: RecordDict) -> Question:
 
     return Question(
         message,
-        {name: (array.dtype, tuple(array.shape)) for name, array in arrays.items()},
+        {name: (str(array.dtype), array.shape) for name, array in arrays.items()},
         {key: len(value) for key, value in config.items() if isinstance(value, list)},
         number(protocol.FOLD),
         number(protocol.ROUND),
@@ -105,10 +105,17 @@ def describe_answer(content: RecordDict) -> dict[str, Any]:
             key = re.sub(r"\.\d+", ".#", name)
             fields[key] += 1
             values[key] += len(value) if isinstance(value, list) else 1
-    for name, arrays in content.array_records.items():
+    for name, packed in content.array_records.items():
+        arrays = _unpacked(packed)
         fields[name] = len(arrays)
-        values[name] = sum(math.prod(array.shape) for array in arrays.values())
+        values[name] = sum(array.size for array in arrays.values())
     return {name: [fields[name], values[name]] for name in fields}
+
+
+def _unpacked(record: ArrayRecord) -> dict[str, np.ndarray]:
+    if list(record) != [protocol.WEIGHTS]:
+        raise HeldBackError("arrays: not the one that docs/wire.md lists")
+    return unpack_weights(record[protocol.WEIGHTS].numpy())
 
 
 class _Check:
@@ -255,16 +262,13 @@ class _Check:
 
     def _arrays(self, record: ArrayRecord) -> ArrayRecord:
         sent, may_keep = self._question.arrays, self._experiment.federation.local_normalisation
-        if not set(record) <= set(sent) or (set(record) != set(sent) and not may_keep):
+        arrays = _unpacked(record)
+        if not set(arrays) <= set(sent) or (set(arrays) != set(sent) and not may_keep):
             raise HeldBackError("arrays: other names than were sent")
-        checked = {}
-        for name in sent:
-            if name in record:
-                values = record[name].numpy()
-                if not isinstance(values, np.ndarray) or (str(values.dtype), values.shape) != sent[name]:
-                    raise HeldBackError("arrays: another type or shape than was sent")
-                checked[name] = Array(values.copy(order="C"))
-        return ArrayRecord(checked)
+        if any((str(values.dtype), values.shape) != sent[name] for name, values in arrays.items()):
+            raise HeldBackError("arrays: another type or shape than was sent")
+        # Packed anew: the bytes that came may hold more than the arrays.
+        return ArrayRecord({protocol.WEIGHTS: Array(pack_weights(arrays))})
 
     def _pattern(self, row: Row) -> re.Pattern[str]:
         pattern = re.escape(row.name)

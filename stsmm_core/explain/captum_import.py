@@ -14,5 +14,5 @@ def import_captum() -> ModuleType:
     try:
         import captum.attr
     except ImportError:
-        raise RunError("explanations need captum; install it with: pip install 'stsmm[compare]'") from None
+        raise RunError("explanations need captum; in the source folder: pip install '.[compare]'") from None
     return captum.attr

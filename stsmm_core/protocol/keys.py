@@ -30,6 +30,8 @@ DEVELOPMENT_ACTION = "development"
 TEST_ACTION = "test"
 
 ARRAYS = "arrays"
+WEIGHTS = "weights"
+"""The one array of that record: the network's weights, packed."""
 CONFIG = "config"
 METRICS = "metrics"
 SITE = "site"

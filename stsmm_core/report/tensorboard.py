@@ -48,7 +48,7 @@ def _write(rows: list[dict[str, str]], out: Path) -> None:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise RunError("tensorboard is not installed: pip install 'stsmm[tensorboard]'") from None
+        raise RunError("tensorboard is not installed; in the source folder: pip install '.[tensorboard]'") from None
 
     for fold in sorted({int(row["fold"]) for row in rows}):
         own = [row for row in rows if int(row["fold"]) == fold]

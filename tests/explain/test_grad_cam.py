@@ -108,5 +108,5 @@ def test_without_captum_the_remedy_is_said(network, batch, monkeypatch):
         return original(name, *arguments, **settings)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(RunError, match=r"pip install 'stsmm\[compare\]'"):
+    with pytest.raises(RunError, match=r"pip install '\.\[compare\]'"):
         grad_cam(network, batch, endpoint=0, block=Block(1))

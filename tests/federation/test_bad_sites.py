@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord
+from sent_weights import weights_in, with_weights
 
 from stsmm_core import protocol
 from stsmm_core.errors import RunError
@@ -21,11 +22,7 @@ def read_audit(run):
 
 def change_arrays(change):
     def changed(reply):
-        arrays = reply.content.array_records[protocol.ARRAYS]
-        reply.content[protocol.ARRAYS] = ArrayRecord(
-            {name: Array(change(array.numpy())) for name, array in arrays.items()}
-        )
-        return reply
+        return with_weights(reply, {name: change(array) for name, array in weights_in(reply).items()})
 
     return changed
 
@@ -37,15 +34,24 @@ def with_nan(array):
 
 
 def renamed(reply):
-    arrays = reply.content.array_records[protocol.ARRAYS]
-    reply.content[protocol.ARRAYS] = ArrayRecord({f"x.{name}": array for name, array in arrays.items()})
-    return reply
+    return with_weights(reply, {f"x.{name}": array for name, array in weights_in(reply).items()})
 
 
 def garbled(reply):
     arrays = reply.content.array_records[protocol.ARRAYS]
     name, array = next(iter(arrays.items()))
     arrays[name] = Array(dtype=array.dtype, shape=array.shape, stype=array.stype, data=b"no array")
+    return reply
+
+
+def cut_off(reply):
+    whole = reply.content.array_records[protocol.ARRAYS][protocol.WEIGHTS].numpy()
+    reply.content[protocol.ARRAYS] = ArrayRecord({protocol.WEIGHTS: Array(whole[:-1])})
+    return reply
+
+
+def one_by_one(reply):
+    reply.content[protocol.ARRAYS] = ArrayRecord({name: Array(value) for name, value in weights_in(reply).items()})
     return reply
 
 
@@ -73,14 +79,11 @@ def slower(experiment):
 
 
 def enlarged(reply, factor=1000.0):
-    arrays = reply.content.array_records[protocol.ARRAYS]
-    reply.content[protocol.ARRAYS] = ArrayRecord(
-        {
-            name: Array((before.numpy() + factor * (arrays[name].numpy() - before.numpy())).astype("float32"))
-            for name, before in reply.sent.items()
-        }
+    weights = weights_in(reply)
+    return with_weights(
+        reply,
+        {name: (before + factor * (weights[name] - before)).astype("float32") for name, before in reply.sent.items()},
     )
-    return reply
 
 
 MISDEEDS = [
@@ -89,6 +92,8 @@ MISDEEDS = [
     ("other types", change_arrays(lambda array: array.astype(np.float64)), "other arrays"),
     ("other names", renamed, "other arrays"),
     ("bytes that are no array", garbled, "cannot be read"),
+    ("bytes that end too soon", cut_off, "weights cannot be read"),
+    ("an array each", one_by_one, "agreed records"),
     ("no arrays", empty, "agreed records"),
     ("a weight that is not a number", says(weight=float("nan")), "not a number"),
     ("a weight below 0", says(weight=-3.0), "no valid weight"),
@@ -112,9 +117,9 @@ def test_bad_updates_are_left_out_and_the_run_goes_on(experiment, cohorts, feder
             reply = answer()
             round_number = message.content.config_records[protocol.CONFIG].get(protocol.ROUND)
             if message.metadata.message_type == "train" and site == 0:
-                models[run][round_number] = message.content.array_records[protocol.ARRAYS].to_numpy_ndarrays()
+                models[run][round_number] = list(weights_in(message).values())
             if site == 1 and message.metadata.message_type == "train" and round_number <= len(MISDEEDS):
-                sent = message.content.array_records[protocol.ARRAYS]
+                sent = weights_in(message)
                 reply.sent, reply.request = sent, message
                 return MISDEEDS[round_number - 1][1](reply) if run == "spoilt" else failed(reply)
             return reply
@@ -145,7 +150,7 @@ def test_of_two_sites_a_large_update_is_left_out_where_it_exceeds_the_weights(
     def deliver(site, message, answer):
         reply = answer()
         if site == 1 and message.metadata.message_type == "train":
-            reply.sent = message.content.array_records[protocol.ARRAYS]
+            reply.sent = weights_in(message)
             return enlarged(reply, factor)
         return reply
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sent_weights import weights_in
 
 from stsmm_core import protocol
 from stsmm_core.config import Blending
@@ -122,8 +123,7 @@ def test_the_weights_of_a_site_change_its_update(experiment, cohorts, federate, 
         def deliver(site, message, answer, scope=scope):
             if message.metadata.message_type == "train" and site == 0:
                 number = message.content.config_records[protocol.CONFIG][protocol.ROUND]
-                arrays = message.content.array_records[protocol.ARRAYS]
-                models[scope, number] = np.concatenate([each.ravel() for each in arrays.to_numpy_ndarrays()])
+                models[scope, number] = np.concatenate([each.ravel() for each in weights_in(message).values()])
             return answer()
 
         federate(with_scope(experiment, scope, **EASY), [cohorts], tmp_path / scope, deliver=deliver)

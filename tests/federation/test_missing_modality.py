@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sent_weights import weights_in, with_weights
 
 from server.modules import complete, has_trained, median, weighted_mean
 from server.replies import Update
@@ -114,12 +115,13 @@ def test_a_site_without_images_does_not_count_for_the_image_encoder(
         if site == 1 and message.metadata.message_type == "train":
             numbers = reply.content.metric_records[protocol.METRICS]
             assert (numbers[protocol.SEEN], numbers[protocol.MISSED]) == ([0, 1], [1, 0])
-            sent, arrays = (each.content.array_records[protocol.ARRAYS] for each in (message, reply))
-            for name in arrays:
+            sent, weights = weights_in(message), weights_in(reply)
+            for name in weights:
                 if name.startswith("encoders.image."):
-                    np.testing.assert_array_equal(arrays[name].numpy(), sent[name].numpy())  # batch statistics too
+                    np.testing.assert_array_equal(weights[name], sent[name])  # batch statistics too
                 if name.startswith(("encoders.image.", "heads.image.")):  # weight decay moves an idle head
-                    arrays[name] = type(arrays[name])(arrays[name].numpy() * np.float32(3))
+                    weights[name] = weights[name] * np.float32(3)
+            return with_weights(reply, weights)
         return reply
 
     federate(experiment, [without_images], tmp_path / "plain")
@@ -144,7 +146,7 @@ def test_normalisation_layers_stay_at_their_site(experiment, cohorts, federate, 
     def deliver(site, message, answer):
         reply = answer()
         if message.metadata.message_type == "train":
-            names.update(reply.content.array_records[protocol.ARRAYS])
+            names.update(weights_in(reply))
         if message.metadata.message_type == "evaluate.predict":
             selected[site] = message.content.config_records[protocol.CONFIG][protocol.ROUND]
         return reply

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import trim_mean
+from sent_weights import weights_in
 
 from stsmm_core import protocol
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
@@ -65,8 +66,7 @@ def run_and_record(federate, experiment, cohorts, out):
 
 
 def arrays_of(message):
-    arrays = message.content.array_records[protocol.ARRAYS]
-    return {name: array.numpy().astype(np.float64) for name, array in arrays.items()}
+    return {name: array.astype(np.float64) for name, array in weights_in(message).items()}
 
 
 def mean(replies, name):

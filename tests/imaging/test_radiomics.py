@@ -291,7 +291,7 @@ def test_without_the_extra(patient, monkeypatch):
     for loaded in [name for name in sys.modules if name.partition(".")[0] == "radiomics"]:
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(RunError, match=r"pip install 'stsmm\[compare\]'"):
+    with pytest.raises(RunError, match=r"pip install '\.\[compare\]'"):
         patient_features(*patient, IMAGING, CONFIG)
 
 

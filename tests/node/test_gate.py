@@ -21,12 +21,13 @@ from client.node.ledger import IN_HAND, LOST, Ledger
 from client.node.node import _give_up
 from stsmm_core.audit.chain import read, verify
 from stsmm_core.protocol import refusals
+from stsmm_core.protocol.weights import pack_weights, unpack_weights
 
 LEGAL = {"patients": 42, "events": 20, "windows-without-event": 0, "weight": 20.0}
 LEGAL |= {"modalities-seen": [1], "modalities-missed": [0]}
 WEIGHTS = {"a": np.arange(6, dtype="float32").reshape(2, 3), "n": np.array(3)}
 
-UNREADABLE = ArrayRecord({"a": Array("float32", (2, 3), "numpy.ndarray", b"patient 17"), "n": Array(WEIGHTS["n"])})
+UNREADABLE = ArrayRecord({"weights": Array("uint8", (10,), "numpy.ndarray", b"patient 17")})
 
 
 def question(number=1, kind="train"):
@@ -37,7 +38,7 @@ def question(number=1, kind="train"):
 
 
 def arrays(**changed):
-    return ArrayRecord({name: Array(value) for name, value in (WEIGHTS | changed).items()})
+    return ArrayRecord({"weights": Array(pack_weights(WEIGHTS | changed))})
 
 
 def answer_with(metrics=None, weights=None, **records):
@@ -71,7 +72,8 @@ def test_a_legal_answer_of_approved_code_passes_and_is_noted(approved, server):
     turn(approved, server)
     (sent,) = server.sent
     assert dict(sent.content["metrics"]) == LEGAL
-    assert {name: value.numpy().tolist() for name, value in sent.content["arrays"].items()} == {
+    received = unpack_weights(sent.content["arrays"]["weights"].numpy())
+    assert {name: value.tolist() for name, value in received.items()} == {
         name: value.tolist() for name, value in WEIGHTS.items()
     }
     log = approved / "state" / "audit.jsonl"
@@ -93,6 +95,7 @@ def test_a_legal_answer_of_approved_code_passes_and_is_noted(approved, server):
         (answer_with(weights=arrays(a=np.zeros((3, 2), "float32"))), "arrays"),
         (answer_with(weights=arrays(a=np.zeros((2, 3), "float64"))), "arrays"),
         (answer_with(weights=arrays(b=np.zeros(3))), "arrays"),
+        (answer_with(weights=ArrayRecord({name: Array(value) for name, value in WEIGHTS.items()})), "arrays"),
         (answer_with(metrics={"patients": 42, "weight": float("inf")}), "number"),
         (
             answer_with(weights=UNREADABLE),
