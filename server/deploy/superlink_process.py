@@ -49,12 +49,14 @@ def superlink_command(folder: ServerFolder) -> list[str]:
 
 def _run_superlink(folder: ServerFolder, parent: int) -> None:
     from flwr.supercore import sql_mixin
+    from flwr.supercore.object_store import object_store_factory
     from flwr.superlink import extensions
     from flwr.superlink.cli.flower_superlink import flower_superlink
     from starlette.middleware import Middleware
 
     from server.deploy.known_nodes import OnlyKnownNodes
     from server.deploy.node_state import NodeStateMiddleware
+    from server.deploy.object_store import ObjectStore
     from server.deploy.this_machine import OnlyForNodes
 
     threading.Thread(target=_end_with, args=(folder, parent), daemon=True).start()
@@ -65,6 +67,7 @@ def _run_superlink(folder: ServerFolder, parent: int) -> None:
     )
     settings = dict(sql_mixin.SQLITE_PRAGMAS) | {"busy_timeout": str(LONGEST_WAIT_FOR_DATABASE_MS)}
     sql_mixin.SQLITE_PRAGMAS = tuple(settings.items())  # type: ignore[assignment]
+    object_store_factory.SqlObjectStore = ObjectStore  # type: ignore[misc]
     sys.argv = superlink_command(folder)
     flower_superlink()
 
