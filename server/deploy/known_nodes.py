@@ -16,7 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 FOR_NODES = "/v1/fleet/"
 """What nodes use."""
 LONGEST_BODY = 100_000_000
-"""Bytes; weights travel one array a request, and the largest of DenseNet-121 has 2 MB."""
+"""Bytes; weights travel in parts of 5 MB, the sums of a Cox model in one piece."""
+LONGEST_OF_PATH = {FOR_NODES + "push-messages": 100_000}
+"""The names of an answer's parts, some 15: the database is locked while they are noted."""
 LONGEST_OF_ANYBODY = 10_000
 """So much is read of anybody: nearly all requests are shorter, and Flower asks for the signature next."""
 
@@ -59,8 +61,9 @@ def _refusal(request: Request) -> PlainTextResponse | None:
         return PlainTextResponse("The length must be said.", HTTPStatus.LENGTH_REQUIRED)
     if int(length) <= LONGEST_OF_ANYBODY:
         return None
-    if int(length) > LONGEST_BODY:
-        return PlainTextResponse(f"At most {LONGEST_BODY} bytes are read.", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    longest = LONGEST_OF_PATH.get(request.url.path, LONGEST_BODY)
+    if int(length) > longest:
+        return PlainTextResponse(f"At most {longest} bytes are read.", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     try:
         known = get_linkstate(request).get_node_id_by_public_key(signer(request)) is not None
     except HTTPException as error:

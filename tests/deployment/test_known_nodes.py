@@ -13,7 +13,7 @@ from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIG
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.superlink.main import create_app
 
-from server.deploy.known_nodes import LONGEST_BODY, LONGEST_OF_ANYBODY, OnlyKnownNodes
+from server.deploy.known_nodes import LONGEST_BODY, LONGEST_OF_ANYBODY, LONGEST_OF_PATH, OnlyKnownNodes
 
 PATH = "/v1/fleet/push-object"
 LONG = str(LONGEST_OF_ANYBODY + 1)
@@ -110,3 +110,10 @@ def test_a_revoked_key_is_a_strangers(application, key):
     node = state.get_node_id_by_public_key(public_key_to_bytes(key.public_key()))
     state.delete_node("operator", node)
     assert answer(application, signed(key, length=LONG)) == (401, False)
+
+
+def test_of_the_names_of_an_answers_parts_only_a_few_are_read(application, key):
+    path = "/v1/fleet/push-messages"
+    longest = LONGEST_OF_PATH[path]
+    assert answer(application, signed(key, length=str(longest)), path) == (200, True)
+    assert answer(application, signed(key, length=str(longest + 1)), path) == (413, False)
