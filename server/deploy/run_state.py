@@ -8,7 +8,7 @@ from server.deploy.control import FlowerRun
 from server.deploy.folder import ServerFolder
 from stsmm_core.errors import RunError
 from stsmm_core.report.audit import read_audit
-from stsmm_core.run_folder import AUDIT_FILE, FAILURE_FILE, METRICS_FILE, PROGRESS_FILE
+from stsmm_core.run_folder import AUDIT_FILE, FAILURE_FILE, INPUTS_FILE, METRICS_FILE, PROGRESS_FILE
 
 SUBMISSION_FILE = "submission.json"
 """In a run folder: Flower's number of the run, how many sites it waits for, and whether somebody stopped it."""
@@ -47,15 +47,17 @@ def last_refusals(run: Path) -> dict[str, str]:
 
 
 def read_submission(run: Path) -> dict[str, int]:
-    """What the server was asked for a run.
+    """What the server was asked for a run; one that ended before it was asked waits for all its sites.
 
     Raises:
         RunError: when the folder is no run of a server.
     """
     try:
+        if not (run / SUBMISSION_FILE).exists():
+            return {"flower_run": 0, "sites": len(json.loads((run / INPUTS_FILE).read_text(encoding="utf-8"))["sites"])}
         content: dict[str, int] = json.loads((run / SUBMISSION_FILE).read_text(encoding="utf-8"))
         return content
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError):
         raise RunError(f"{run} is not a run of this server") from None
 
 

@@ -121,6 +121,16 @@ def test_states(folder, config, submitted, files, known, state):
     assert run_state(run, known)[0] == state
 
 
+def test_a_run_whose_start_was_cut_short_can_go_on(folder, config, submitted, monkeypatch):
+    """Killed before Flower was asked: the folder says what the run is, and not yet its number."""
+    begin(folder, config, "first")
+    (folder.runs / "first" / "submission.json").unlink()
+    assert run_state(folder.runs / "first", [])[0] == "interrupted"
+    monkeypatch.setattr(runs, "list_runs", lambda kit: [])
+    runs.resume_run(Console(quiet=True), folder.kit, "first", follow=False)
+    assert submitted[1] == submitted[0]
+
+
 def test_a_stopped_run_is_called_stopped_until_it_goes_on(folder, config, submitted, monkeypatch):
     begin(folder, config, "first")
     stopped = []
