@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ from stsmm_core.cohort.clinical import ClinicalEncoding, ClinicalSummary
 from stsmm_core.cohort.dictionary import VARIABLES, Category, Number
 from stsmm_core.config import Data, Evaluation, Experiment
 from stsmm_core.imaging.flag_kinds import FLAG_KINDS, KINDS_AS_READ
-from stsmm_core.protocol import ProtocolError
+from stsmm_core.protocol import ProtocolError, parts
 from stsmm_core.protocol.description import (
     description_from_numbers,
     description_to_numbers,
@@ -22,13 +22,14 @@ from stsmm_core.protocol.description import (
     training_sums_to_numbers,
 )
 from stsmm_core.protocol.pairs import pairs_from_numbers, pairs_to_numbers
+from stsmm_core.protocol.parts import bounded, check_part
 from stsmm_core.protocol.rounds import (
     encoding_from_numbers,
     encoding_to_numbers,
     losses_from_numbers,
     losses_to_numbers,
 )
-from stsmm_core.protocol.weights import pack_weights, unpack_weights
+from stsmm_core.protocol.weights import LONGEST_HEAD, pack_weights, unpack_weights
 from stsmm_core.survival.concordance import PairCounts
 from stsmm_core.training.centre import SiteDescription
 from stsmm_core.training.losses import LossChanges, LossSums
@@ -338,3 +339,29 @@ def test_other_bytes_are_no_weights(content):
         assert unpack_weights(np.frombuffer(content, dtype=np.uint8)) == {}  # a header of no arrays
     except ProtocolError as error:
         assert str(error) == "the weights cannot be read"  # noqa: PT017
+
+
+def test_a_long_head_of_weights_is_not_read():
+    head = LONGEST_HEAD + 1
+    content = head.to_bytes(8, "little") + b"{}".ljust(head)
+    with pytest.raises(ProtocolError, match="cannot be read"):
+        unpack_weights(np.frombuffer(content, dtype=np.uint8))
+    assert unpack_weights(np.frombuffer((2).to_bytes(8, "little") + b"{}", dtype=np.uint8)) == {}
+
+
+def test_parts_of_a_message_are_counted_together(monkeypatch):
+    monkeypatch.setattr(parts, "LARGEST_MESSAGE", 10)
+    pull = bounded(lambda name: name.encode())
+    assert pull("12345") == b"12345"
+    assert pull("1234") == b"1234"
+    with pytest.raises(ProtocolError, match="more than 10 bytes"):
+        pull("12")
+
+
+def test_an_array_as_flower_writes_it_passes():
+    array = Array(np.zeros(3_000_000, dtype="float32"))
+    array.data = array.data[:-1] + b"x"  # chunks that differ
+    for part in [array, *array.children.values()]:
+        check_part(part.deflate())
+    with pytest.raises(ProtocolError, match="names its parts"):
+        check_part(Array(np.zeros(5_000_000, dtype="float32")).deflate())

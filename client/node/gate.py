@@ -53,6 +53,7 @@ from stsmm_core.audit.chain import append
 from stsmm_core.cohort.reading import load_cohort
 from stsmm_core.kit import AUDIT_LOG_FILE, FLOWER_FOLDER, SiteKit, read_kit
 from stsmm_core.protocol import refusals
+from stsmm_core.protocol.parts import bounded, check_part
 from stsmm_core.run_folder import software_versions
 
 Connection = tuple[
@@ -70,6 +71,8 @@ Connection = tuple[
 log = logging.getLogger("flwr.stsmm.gate")
 WAITS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Before each new try where the server has trouble; together shorter than a round's usual time-out."""
+LONGEST_PULL_S = 300.0
+"""A server that has not all of a message by then will not have it."""
 LEAST_FREE_BYTES = 20_000_000
 """With less on the state's disk nothing begins: neither app nor audit log could be written to the end."""
 _ERRORS = {
@@ -195,6 +198,7 @@ class Gate:
             leaving = self._leaving.get(session)
             if leaving is None or object_id not in leaving.waiting or leaving.message.metadata.run_id != run_id:
                 raise HeldBackError("the node pushed a part of no answer")
+            check_part(content)
             leaving.waiting.remove(object_id)
             leaving.contents[object_id] = content
             if leaving.waiting:
@@ -236,7 +240,8 @@ class Gate:
     def _parts(self, run_id: int, tree: ObjectTree) -> dict[str, bytes]:
         """All parts of a message, once the server has them."""
         ids = [part.object_id for part in iterate_object_tree(tree)]
-        return pull_objects(list(dict.fromkeys(ids)), lambda part: self._pull(run_id, part))
+        pull = bounded(partial(self._pull, run_id))
+        return pull_objects(list(dict.fromkeys(ids)), pull, max_time=LONGEST_PULL_S)
 
     def _run(self, run_id: int) -> tuple[Run, Fab]:
         """A run as it was first told: Flower's node keeps that too, and what is judged must be what runs."""

@@ -10,6 +10,10 @@ from safetensors.numpy import load, save
 
 from stsmm_core.protocol.keys import ProtocolError
 
+LONGEST_HEAD = 1_000_000
+"""Bytes of names, types and shapes; DenseNet-121 has 0.1 MB, and each takes a hundred times its length in memory."""
+_LENGTH_BYTES = 8
+
 
 def pack_weights(weights: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
     """All arrays with their names, types and shapes in the safetensors format, shape (bytes,)."""
@@ -22,7 +26,10 @@ def unpack_weights(packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
     Raises:
         ProtocolError: when the bytes are no such arrays.
     """
+    content = packed.tobytes()
+    if int.from_bytes(content[:_LENGTH_BYTES], "little") > LONGEST_HEAD:
+        raise ProtocolError("the weights cannot be read")
     try:
-        return {name: value.copy() for name, value in sorted(load(packed.tobytes()).items())}
+        return {name: value.copy() for name, value in sorted(load(content).items())}
     except (SafetensorError, KeyError, TypeError, ValueError):  # a type that numpy does not know is a KeyError
         raise ProtocolError("the weights cannot be read") from None

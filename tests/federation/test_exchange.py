@@ -6,11 +6,13 @@ import time
 import httpx
 import pytest
 from flwr.app import Message, RecordDict
-from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError, ObjectUnavailableError, pull_objects
+from flwr.superlink.grid import http_grid
 
 from server import exchange as exchange_module
 from server.exchange import exchange
 from server.replies import LeftOut, attributed, read_numbers
+from stsmm_core.protocol import parts
 
 
 class Grid:
@@ -94,6 +96,40 @@ def test_a_reply_that_cannot_be_read_is_nobody_elses_matter():
 def test_who_answered_while_another_was_looked_at_is_seen_after_the_time_is_over():
     grid = Grid(looks={1: 1, 2: 1000}, slow={2: 0.3})
     assert [reply.metadata.src_node_id for reply in answered(grid, messages(1, 2), timeout=0.2)] == [1]
+
+
+class Parts:
+    """A grid that fetches a reply's parts with Flower's function; one never comes, or they are too many."""
+
+    def __init__(self, part):
+        self.part, self.grid = part, Grid(looks={1: 1000})
+
+    def push_messages(self, asked):
+        return self.grid.push_messages(asked)
+
+    def pull_messages(self, identities):
+        http_grid.pull_objects(object_ids=["a", "b"], pull_object_fn=self.part)
+
+
+def test_a_reply_that_drips_in_costs_no_more_than_the_rounds_time(monkeypatch):
+    monkeypatch.setattr(exchange_module, "SHORTEST_PULL_S", 0.1)
+
+    def missing(name):
+        raise ObjectUnavailableError(name)
+
+    began = time.monotonic()
+    (reply,) = exchange(Parts(missing), messages(1), timeout=1.0)
+    assert reply.has_error()
+    assert time.monotonic() < began + 10  # Flower's own time is two hours
+
+
+@pytest.mark.parametrize(
+    "content", [bytes(parts.LARGEST_MESSAGE // 2 + 1), b'Array x 30\0{"arraychunk_ids": [0, 0]}', b"Array x 3\0{{{"]
+)
+def test_a_reply_that_would_fill_the_memory_is_left_out(content):
+    (reply,) = exchange(Parts(lambda name: content), messages(1), timeout=5.0)
+    assert reply.has_error()
+    assert http_grid.pull_objects is pull_objects
 
 
 def test_trouble_of_the_server_itself_is_not_a_sites(monkeypatch):
