@@ -1,4 +1,4 @@
-"""Modules of the network that only some sites trained: a site counts in the average of those that it trained."""
+"""Parts of the network that only some sites trained: a site counts in the average of those that it trained."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,66 +13,85 @@ from stsmm_core.protocol.rounds import Contribution
 
 Array = NDArray[np.floating]
 FUSION = "heads.fusion.weight"
+Block = Any
+"""An index into a weight."""
 Fill = Callable[[Sequence[Array], Sequence[float]], Array]
 """One value from those of the sites that trained a module, and the sites' weights."""
 
 
-def has_trained(name: str, contribution: Contribution, modalities: Sequence[Modality]) -> bool:
-    """Whether a site's patients could teach the weight of that name.
-
-    An encoder and its unimodal head learn from patients that have the modality, its absent vector from those that lack
-    it, the fusion head from all (its columns of one modality: see `complete`).
-    """
-    part, module, *_ = name.split(".")
-    if module == "fusion":
-        return True
-    patients = contribution.missed if part == "absent" else contribution.seen
-    return patients[modalities.index(module)]
+def has_trained(name: str, value: Array, contribution: Contribution, modalities: Sequence[Modality]) -> bool:
+    """Whether a site's patients could teach anything of the weight of that name."""
+    return any(taught for _, taught in _blocks(name, value, contribution, modalities))
 
 
 def complete(updates: Sequence[Update], sent: Weights, modalities: Sequence[Modality], fill: Fill) -> list[Weights]:
-    """The updates with every weight of the network, filled in where a site did not train it.
+    """The updates with every weight of the network, in the order of `sent`, filled in where a site did not train it.
 
     The filled value is made from the sites that did. Their weighted mean, filled in, leaves the weighted mean of all as
     it was: sum(w x) + sum(w_other) m = (sum(w) + sum(w_other)) m with m = sum(w x) / sum(w). Where nobody trained a
     weight (or it stays at the sites), everybody has what was sent.
-
-    The fusion head's weights of a modality count as trained by the sites that have patients with it: where all lack it
-    its features are one constant, which the Cox loss cannot see, and the average would only hold those weights back.
     """
-    completed: list[Weights] = [dict(update.weights) for update in updates]
+    completed = [{name: update.weights.get(name, sent[name]).copy() for name in sent} for update in updates]
     for name, before in sent.items():
-        for block, teacher in _columns_by_modality(before, modalities) if name == FUSION else [(..., name)]:
-            trained = [name in each.weights and has_trained(teacher, each.contribution, modalities) for each in updates]
-            if all(trained):
+        for block, who in _teachers(name, before, updates, modalities):
+            if len(who) == len(updates):
                 continue
             value = before[block]
-            if any(trained):
-                who = [update for update, did in zip(updates, trained, strict=True) if did]
+            if who:
                 value = fill([each.weights[name][block] for each in who], [each.contribution.weight for each in who])
-            for weights, did in zip(completed, trained, strict=True):
-                if not did:
-                    weights[name] = weights.get(name, before).copy()
+            for update, weights in zip(updates, completed, strict=True):
+                if not any(update is each for each in who):
                     weights[name][block] = value
     return completed
 
 
-def _columns_by_modality(fusion: Array, modalities: Sequence[Modality]) -> list[tuple[Any, str]]:
-    """The fusion head's columns of each modality, with the name of a weight that the same patients teach."""
-    width = fusion.shape[1] // len(modalities)
+def keep_untrained(model: Weights, updates: Sequence[Update], sent: Weights, modalities: Sequence[Modality]) -> None:
+    """Put back what was sent where no site trained: a server's momentum would move it on."""
+    for name, before in sent.items():
+        for block, who in _teachers(name, before, updates, modalities):
+            if not who:
+                model[name][block] = before[block]
+
+
+def _teachers(
+    name: str, before: Array, updates: Sequence[Update], modalities: Sequence[Modality]
+) -> list[tuple[Block, list[Update]]]:
+    """The blocks of a weight, and the updates of the sites that trained each."""
+    by_site = [_blocks(name, before, update.contribution, modalities) for update in updates]
     return [
-        ((slice(None), slice(k * width, (k + 1) * width)), f"heads.{modality}.weight")
-        for k, modality in enumerate(modalities)
+        (
+            blocks[0][0],
+            [each for each, (_, taught) in zip(updates, blocks, strict=True) if taught and name in each.weights],
+        )
+        for blocks in zip(*by_site, strict=True)
     ]
 
 
-def untrained(updates: Sequence[Update], sent: Weights, modalities: Sequence[Modality]) -> set[str]:
-    """Names of the weights that no site trained."""
-    return {
-        name
-        for name in sent
-        if not any(name in each.weights and has_trained(name, each.contribution, modalities) for each in updates)
-    }
+def _blocks(
+    name: str, value: Array, contribution: Contribution, modalities: Sequence[Modality]
+) -> list[tuple[Block, bool]]:
+    """The blocks of a weight that the same patients teach, and whether this site has such patients.
+
+    An encoder learns from patients that have the modality, its absent vector from those that lack it, a head's row from
+    events of its endpoint among the patients that it hears. The fusion head's columns of a modality learn from patients
+    with it: where all lack it its features are one constant, which the Cox loss cannot see. Where nothing is learned
+    only weight decay moves a weight, and the average would hold the others back.
+    """
+    part, module, *_ = name.split(".")
+    if part == "absent":
+        return [(..., contribution.missed[modalities.index(module)])]
+    if part == "encoders":
+        return [(..., contribution.seen[modalities.index(module)])]
+    head = 0 if module == "fusion" else 1 + modalities.index(module)
+    rows = list(enumerate(contribution.taught[head]))
+    if name != FUSION:
+        return [((row,), taught) for row, taught in rows]
+    width = value.shape[1] // len(modalities)
+    return [
+        ((row, slice(k * width, (k + 1) * width)), taught and seen)
+        for row, taught in rows
+        for k, seen in enumerate(contribution.seen)
+    ]
 
 
 def weighted_mean(values: Sequence[Array], weights: Sequence[float]) -> Array:

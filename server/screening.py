@@ -56,7 +56,7 @@ def oversized(
 def _sizes(update: Update, sent: Weights, modalities: Sequence[Modality]) -> dict[str, float]:
     squares: dict[str, float] = {}
     for name, value in update.weights.items():
-        if not is_running_statistic(name) and has_trained(name, update.contribution, modalities):
+        if not is_running_statistic(name) and has_trained(name, value, update.contribution, modalities):
             change = np.subtract(value, sent[name], dtype=np.float64)
             squares[_part(name)] = squares.get(_part(name), 0.0) + float(np.square(change).sum())
     return {part: float(np.sqrt(square)) for part, square in squares.items()}

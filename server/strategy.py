@@ -85,7 +85,7 @@ class GradientBlending(Strategy):
         """The inner strategy's model of the updates that fit.
 
         Raises:
-            RunError: when fewer sites than `federation.min_sites` gave a usable reply.
+            RunError: when fewer sites than `federation.min_sites`, or than the strategy needs, gave a usable reply.
         """
 
         def read(reply: Message, site: str) -> Update:
@@ -97,6 +97,7 @@ class GradientBlending(Strategy):
         weighted = [update for update in updates if update.contribution.weight > 0]
         if not weighted:
             return _record(self._sent), None
+        self._check_votes(server_round, len(weighted))
         return _record(self._combine(server_round, weighted)), None
 
     def configure_evaluate(
@@ -160,7 +161,8 @@ class GradientBlending(Strategy):
                 for name in self._sent
                 if is_running_statistic(name)
             }
-        return model | {name: self._sent[name] for name in modules.untrained(updates, self._sent, modalities)}
+        modules.keep_untrained(model, updates, self._sent, modalities)
+        return model
 
     def _screened(self, server_round: int, updates: Sequence[Update]) -> list[Update]:
         limit = self._experiment.federation.largest_update
@@ -208,6 +210,16 @@ class GradientBlending(Strategy):
                 self._audit.left_out(site, stage, str(reason), server_round)
         self._check_enough(stage, server_round, len(usable))
         return usable
+
+    def _check_votes(self, server_round: int, updates: int) -> None:
+        federation = self._experiment.federation
+        least = self._rule.least_sites(federation)
+        if updates < least:
+            raise RunError(
+                f"round {server_round}, train: {updates} of {len(self._sites)} sites trained, with fewer than {least} "
+                f"federation.strategy = '{federation.strategy}' outvotes nobody; audit.jsonl says why, and the same "
+                "command (at a real server: resume) goes on from the last checkpoint"
+            )
 
     def _check_enough(self, stage: str, server_round: int, usable: int) -> None:
         if usable < self._experiment.federation.min_sites:

@@ -84,6 +84,7 @@ OUTGOING: tuple[Row, ...] = (
     *_rows("train", "count", "events windows-without-event"),
     *_rows("train", "amount", "weight"),
     *_rows("train", "flag", "modalities-seen modalities-missed", "modalities"),
+    *_rows("train", "flag", "heads-taught", "heads", "endpoints"),
     *_rows("evaluate", "number", "validation.loss train.loss", "heads", "endpoints"),
     *_rows("evaluate", "count", "validation.events train.events", "heads", "endpoints"),
     *_rows("evaluate", "number", "validation-change.change train-change.change", "heads", "endpoints"),

@@ -13,6 +13,7 @@ from stsmm_core.protocol.keys import (
     MISSED,
     PATIENTS,
     SEEN,
+    TAUGHT,
     WEIGHT,
     Numbers,
     ProtocolError,
@@ -44,11 +45,13 @@ class Contribution:
     Attributes:
         weight: how much its update counts.
         seen, missed: whether it trained on a patient with, and without, each modality.
+        taught: whether it trained on an event of each endpoint among the patients of each head, [head][endpoint].
     """
 
     weight: float
     seen: tuple[bool, ...]
     missed: tuple[bool, ...]
+    taught: tuple[tuple[bool, ...], ...]
 
 
 def contribution_to_numbers(trained: TrainedRound, weight: float) -> Numbers:
@@ -60,6 +63,7 @@ def contribution_to_numbers(trained: TrainedRound, weight: float) -> Numbers:
         WEIGHT: float(weight),
         SEEN: [int(any_patient) for any_patient in trained.seen],
         MISSED: [int(any_patient) for any_patient in trained.missed],
+        TAUGHT: [int(any_event) for head in trained.taught for any_event in head],
     }
 
 
@@ -78,10 +82,11 @@ def contribution_from_numbers(numbers: Mapping[str, Any], experiment: Experiment
         raise ProtocolError("the update has no valid weight")
     modalities = (len(experiment.data.modalities),)
     flags = [read_array(numbers, key, modalities) for key in (SEEN, MISSED)]
+    flags.append(read_array(numbers, TAUGHT, (len(experiment.heads), len(experiment.data.endpoints))))
     if not all(((each == 0) | (each == 1)).all() for each in flags):
-        raise ProtocolError("the update does not say which modalities it was trained on")
-    seen, missed = (tuple(bool(value) for value in each) for each in flags)
-    return Contribution(weight, seen, missed)
+        raise ProtocolError("the update does not say what it was trained on")
+    seen, missed = (tuple(bool(value) for value in each) for each in flags[:2])
+    return Contribution(weight, seen, missed, tuple(tuple(bool(value) for value in head) for head in flags[2]))
 
 
 def blending_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> tuple[float, ...]:

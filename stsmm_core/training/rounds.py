@@ -14,6 +14,7 @@ class TrainedRound:
         patients, events: training patients and their events, added over endpoints.
         windows_without_event: risk windows that could teach nothing and were skipped.
         seen, missed: whether a patient with, and one without, each modality was trained on, one a modality.
+        taught: whether an event of each endpoint was trained on among the patients of each head, [head][endpoint].
     """
 
     weights: Weights
@@ -22,6 +23,7 @@ class TrainedRound:
     windows_without_event: int
     seen: tuple[bool, ...]
     missed: tuple[bool, ...]
+    taught: tuple[tuple[bool, ...], ...]
 
 
 @dataclass(frozen=True)

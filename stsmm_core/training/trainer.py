@@ -114,9 +114,12 @@ class Trainer:
             raise RunError(DIVERGED)
         self.state.save_optimizer(round_number, optimizer.state_dict())
         events = int(self._data.outcomes[rows].events().sum())
-        has = self._present[1:, np.concatenate([rows[:0], *trained_on])]
-        seen, missed = (tuple(bool(row.any()) for row in part) for part in (has, ~has))
-        return TrainedRound(trained, len(rows), events, len(skipped), seen, missed)
+        taught_by = np.concatenate([rows[:0], *trained_on])
+        has = self._present[:, taught_by]
+        seen, missed = (tuple(bool(row.any()) for row in part) for part in (has[1:], ~has[1:]))
+        had_event = np.nan_to_num(self._data.outcomes.event[taught_by]) > 0
+        taught = tuple(tuple(bool(each) for each in had_event[row].any(axis=0)) for row in has)
+        return TrainedRound(trained, len(rows), events, len(skipped), seen, missed, taught)
 
     def losses(self, round_number: int, weights: Weights) -> RoundLosses:
         """Loss sums of the given weights, without dropout or augmentation, each set one risk set."""

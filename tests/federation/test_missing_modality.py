@@ -8,7 +8,7 @@ import pytest
 import torch
 from sent_weights import weights_in, with_weights
 
-from server.modules import complete, has_trained, median, weighted_mean
+from server.modules import complete, has_trained, keep_untrained, median, weighted_mean
 from server.replies import Update
 from stsmm_core import protocol
 from stsmm_core.model.mmnn import ModalityBatch, MultimodalNetwork
@@ -20,10 +20,15 @@ NAMES = ("encoders.image.conv.weight", "heads.image.bias", "absent.image", "enco
          "heads.clinical.bias", "absent.clinical", "heads.fusion.weight")  # fmt: skip
 
 
-def update(site, weight, seen, missed, seed):
+ENDPOINTS = 3
+ALL = (True,) * ENDPOINTS
+
+
+def update(site, weight, seen, missed, seed, taught=None):
     rng = np.random.default_rng(seed)
-    weights = {name: rng.normal(size=(3, 2)).astype(np.float32) for name in NAMES}
-    return Update(site, None, Contribution(weight, seen, missed), weights)
+    weights = {name: rng.normal(size=(ENDPOINTS, 2)).astype(np.float32) for name in NAMES}
+    taught = taught or (ALL, *(ALL if each else (False,) * ENDPOINTS for each in seen))
+    return Update(site, None, Contribution(weight, seen, missed, taught), weights)
 
 
 UPDATES = [
@@ -38,7 +43,7 @@ def test_filling_in_leaves_the_mean_of_the_sites_that_trained():
     completed = complete(UPDATES, SENT, MODALITIES, weighted_mean)
     assert [set(each) for each in completed] == [set(NAMES)] * 3
     for name in NAMES[:-1]:
-        trained = [each for each in UPDATES if has_trained(name, each.contribution, MODALITIES)]
+        trained = [each for each in UPDATES if has_trained(name, SENT[name], each.contribution, MODALITIES)]
         mean = np.average([each[name] for each in completed], axis=0, weights=[5, 2, 7])
         if not trained:
             assert name == "absent.clinical"  # nobody lacks clinical variables
@@ -48,8 +53,14 @@ def test_filling_in_leaves_the_mean_of_the_sites_that_trained():
         np.testing.assert_allclose(
             mean, np.average([each.weights[name] for each in trained], axis=0, weights=weights), atol=1e-6
         )
-    assert [has_trained("absent.image", each.contribution, MODALITIES) for each in UPDATES] == [False, True, True]
-    assert [has_trained("heads.image.bias", each.contribution, MODALITIES) for each in UPDATES] == [True, True, False]
+    assert [has_trained("absent.image", SENT["absent.image"], each.contribution, MODALITIES) for each in UPDATES] == [
+        False,
+        True,
+        True,
+    ]
+    assert [
+        has_trained("heads.image.bias", SENT["heads.image.bias"], each.contribution, MODALITIES) for each in UPDATES
+    ] == [True, True, False]
 
 
 def test_fusion_weights_of_a_modality_come_from_the_sites_that_have_it():
@@ -61,6 +72,38 @@ def test_fusion_weights_of_a_modality_come_from_the_sites_that_have_it():
     np.testing.assert_allclose(mean[:, 1], np.average([a, b, c], axis=0, weights=[5, 2, 7])[:, 1], atol=1e-6)
     for each, own in zip(completed, (a, b, c), strict=True):
         np.testing.assert_array_equal(each["heads.fusion.weight"][:, 1], own[:, 1])
+
+
+def test_a_site_without_an_event_of_an_endpoint_does_not_count_for_its_outputs():
+    """Its rows of the heads only decay."""
+    deaths_only = update("d", 4.0, (True, True), (False, False), 4, taught=((True, False, True),) * 3)
+    updates = [UPDATES[0], deaths_only]
+    completed = complete(updates, SENT, MODALITIES, weighted_mean)
+    for name in ("heads.fusion.weight", "heads.image.bias", "heads.clinical.bias"):
+        mean = np.average([each[name] for each in completed], axis=0, weights=[5, 4])
+        both = np.average([each.weights[name] for each in updates], axis=0, weights=[5, 4])
+        np.testing.assert_allclose(mean[1], UPDATES[0].weights[name][1], atol=1e-6)
+        np.testing.assert_allclose(mean[[0, 2]], both[[0, 2]], atol=1e-6)
+
+
+def test_what_nobody_trained_stays_as_it_was_sent():
+    nobody = [update("d", 4.0, (False, True), (True, False), 4, taught=((True, False, True),) * 3)]
+    model = {name: value + 1 for name, value in SENT.items()}
+    keep_untrained(model, nobody, SENT, MODALITIES)
+    moved = {name: model[name] != SENT[name] for name in NAMES}
+    assert not moved["encoders.image.conv.weight"].any()
+    assert not moved["absent.clinical"].any()
+    assert moved["absent.image"].all()
+    np.testing.assert_array_equal(moved["heads.fusion.weight"], [[False, True], [False, False], [False, True]])
+    np.testing.assert_array_equal(moved["heads.clinical.bias"], [[True, True], [False, False], [True, True]])
+
+
+def test_arrays_keep_the_order_in_which_they_were_sent():
+    """Flower's FedAvgM pairs them by their place."""
+    (shorter,) = (update("a", 1.0, (True, True), (False, False), 1),)
+    del shorter.weights[NAMES[0]]
+    (completed,) = complete([shorter], SENT, MODALITIES, weighted_mean)
+    assert list(completed) == list(SENT)
 
 
 def test_the_cox_loss_cannot_see_a_constant_feature():

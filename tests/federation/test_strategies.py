@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
 from scipy.stats import trim_mean
 from sent_weights import weights_in
 
@@ -131,6 +133,30 @@ def test_a_strategy_learns_and_is_its_formula(quick, four_cohorts, federate, tmp
     for number, model in expected_models(strategy, settings, sent, replies).items():
         for name, value in model.items():
             np.testing.assert_allclose(sent[number][name], value, rtol=2e-4, atol=2e-5)
+
+
+def test_the_servers_momentum_leaves_layers_alone_that_stay_at_the_sites(quick, four_cohorts, federate, tmp_path):
+    experiment = with_strategy(quick, "fedavgm", **SETTINGS["fedavgm"], local_normalisation=True)
+    sent, replies = run_and_record(federate, experiment, four_cohorts, tmp_path / "run")
+    shared = list(replies[1][0][1])
+    assert set(shared) < set(sent[1])
+    of_shared = {number: {name: weights[name] for name in shared} for number, weights in sent.items()}
+    for number, model in expected_models("fedavgm", SETTINGS["fedavgm"], of_shared, replies).items():
+        for name in sent[number]:
+            np.testing.assert_allclose(sent[number][name], model.get(name, sent[1][name]), rtol=2e-4, atol=2e-5)
+
+
+def test_a_vote_with_too_few_voters_ends_the_run_with_a_reason(quick, four_cohorts, federate, tmp_path):
+    """Trimming a third of two values cuts off none."""
+    experiment = with_strategy(quick, "fedtrimmedavg", trim_fraction=0.34)
+
+    def deliver(site, message, answer):
+        if message.metadata.message_type == "train" and site > 1:
+            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "broken"), reply_to=message)
+        return answer()
+
+    with pytest.raises(RunError, match=r"2 of 4 sites trained, with fewer than 3 .*outvotes nobody"):
+        federate(experiment, [four_cohorts], tmp_path / "run", deliver=deliver)
 
 
 def test_krum_picks_the_reply_nearest_to_the_others(quick, four_cohorts, federate, tmp_path):

@@ -164,6 +164,7 @@ def test_a_round_says_which_modalities_it_saw(tmp_path):
     data.has_image[:20] = False
     trained = make_trainer(tmp_path / "b", data).train_round(1, weights, (0.4, 0.3, 0.3))
     assert (trained.seen, trained.missed) == ((False, True), (True, False))
+    assert trained.taught == ((True, True), (False, False), (True, True))
     for name, value in trained.weights.items():  # nor do running statistics move
         if name.startswith(("encoders.image.", "heads.image.", "absent.clinical")):
             np.testing.assert_array_equal(value, weights[name])
@@ -175,3 +176,12 @@ def test_a_round_without_an_event_saw_nothing(tmp_path):
     trainer = make_trainer(tmp_path, data)
     trained = trainer.train_round(1, get_weights(trainer.network), (0.4, 0.3, 0.3))
     assert not any((*trained.seen, *trained.missed))
+    assert not np.any(trained.taught)
+
+
+def test_a_round_says_of_which_endpoint_it_saw_events(tmp_path):
+    data = make_data()
+    data.outcomes.event[:20, 1] = 0
+    trainer = make_trainer(tmp_path, data)
+    trained = trainer.train_round(1, get_weights(trainer.network), (0.4, 0.3, 0.3))
+    assert trained.taught == ((True, False),) * 3
