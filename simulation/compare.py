@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,14 @@ def _tests(centres: Sequence[Centre], out: Path, chosen: Chosen, alone: Reasons,
         *(f"{LOCAL}/{site}" for site, reason in alone.items() if reason is None),
         *(f"{WITHOUT}/{site}" for site, reason in without.items() if reason is None),
     ]
-    tests = {run: count_everywhere(centres, out / run, chosen, out / TESTED_FOLDER / run / chosen) for run in runs}
+    unseeing = {f"{LOCAL}/{centre.site}" for centre in centres if not centre.data.has_image.any()}
+    blind = [replace(centre, data=centre.data.without_images()) for centre in centres]
+    tests = {
+        run: count_everywhere(
+            blind if run in unseeing else centres, out / run, chosen, out / TESTED_FOLDER / run / chosen
+        )
+        for run in runs
+    }
     if chosen == "selected":  # where sites keep layers of their own, only they can say what they predict
         tests[FEDERATED] = count_by_sites(centres, out / FEDERATED)
         for site, reason in without.items():

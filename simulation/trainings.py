@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from server.strategies import RULES
 from simulation.partition import Partition
 from simulation.simulate import federate, virtual_inputs
 from stsmm_core.cohort.cohort import Cohort
@@ -100,6 +101,9 @@ def train_without(
     if "image" in experiment.data.modalities and not any(cohort.manifest.channels for cohort in rest):
         return "no other site has images"
     federation = experiment.federation
+    least = RULES[federation.strategy].least_sites(federation)
+    if len(rest) < least:
+        return f"federation.strategy = '{federation.strategy}' needs {least} sites"
     fewer = federation.model_copy(update={"min_sites": min(federation.min_sites, len(rest))})
     train_federated(console, experiment.model_copy(update={"federation": fewer}), rest, partition, run, cache=cache)
     return None

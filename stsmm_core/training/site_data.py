@@ -56,6 +56,10 @@ class SiteData:
             return []
         return [place for place, volume in enumerate(self.images[row]) if not volume.any()]
 
+    def without_images(self) -> "SiteData":
+        """The same patients to a network whose image encoder nobody trained."""
+        return replace(self, has_image=np.zeros_like(self.has_image))
+
     def has_clinical(self, variables: Sequence[str]) -> NDArray[np.bool_]:
         """Whether any of the variables is known, shape (patients,)."""
         return self.clinical[list(variables)].notna().any(axis=1).to_numpy()

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from simulation import compare as comparison
 from simulation import trainings
 from simulation.compare import COMPARISON_TABLE, compare_run
 from simulation.partition import Equal
@@ -187,7 +188,7 @@ def check_layers_of_their_own(compare, out):
     assert "keep layers of their own" in (out / "report.html").read_text()
 
 
-def test_a_site_without_images_trains_and_tests_the_same_network(tmp_path, cache):
+def test_a_site_without_images_trains_and_tests_the_same_network(tmp_path, cache, monkeypatch):
     write_synthetic_cohorts(tmp_path / "cohorts", sites=2, patients=40, seed=4)
     plain = tmp_path / "cohorts" / "site_2"
     manifest = (plain / "cohort.toml").read_text()
@@ -209,6 +210,36 @@ def test_a_site_without_images_trains_and_tests_the_same_network(tmp_path, cache
     assert [tests[centre.site][0].patients for centre in centres] == [
         int(np.isfinite(centre.data.outcomes.time[centre.folds[0].test, 0]).sum()) for centre in centres
     ]
+    check_what_models_see(centres, out, monkeypatch)
+
+
+def check_what_models_see(centres, out, monkeypatch):
+    """Its own model has an image encoder that nobody trained: it looks at nobody's images."""
+    seen = {}
+
+    def look(tested, run, *_):
+        seen[run] = [bool(centre.data.has_image.any()) for centre in tested]
+        return {}
+
+    monkeypatch.setattr(comparison, "count_everywhere", look)
+    monkeypatch.setattr(comparison, "count_by_sites", lambda *_: {})
+    comparison._tests(centres, out, "selected", {"site_1": None, "site_2": None}, {})
+    assert seen == {
+        out / "federated": [True, False],
+        out / "centralised": [True, False],
+        out / "local" / "site_1": [True, False],
+        out / "local" / "site_2": [False, False],
+    }
+
+
+def test_a_federation_too_small_for_its_strategy_is_a_reason(hospitals, tmp_path):
+    experiment = parse_experiment(CONFIG + 'federation.strategy = "krum"\n', source="test")
+    virtual = open_cohorts([hospitals])
+    reason = trainings.train_without(
+        Console(quiet=True), experiment, virtual, None, tmp_path / "run", site="site_1", cache=tmp_path / "cache"
+    )
+    assert reason == "federation.strategy = 'krum' needs 5 sites"
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_interrupted_part_leaves_no_result_and_goes_on(compare, monkeypatch, tmp_path):
