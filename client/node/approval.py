@@ -4,7 +4,6 @@ import difflib
 import getpass
 import hashlib
 import io
-import os
 import re
 import zipfile
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from flwr.common.config import get_fab_config, get_metadata_from_config
 from client.node.ledger import Ledger
 from client.node.settings import state_folder
 from stsmm_core.errors import ConfigError
+from stsmm_core.files import write_atomically
 
 APPROVED_FOLDER = "approved"
 """Within state: SHA256.fab, the apps that were approved, to compare with the next."""
@@ -23,10 +23,16 @@ _CONTENT = ".info/CONTENT"
 
 @dataclass(frozen=True, eq=False)
 class App:
-    """A Flower app bundle."""
+    """A Flower app bundle.
+
+    Attributes:
+        content: the whole file, as it was read.
+        files: what is in it, by name.
+    """
 
     sha256: str
     name: str
+    content: bytes
     files: dict[str, bytes]
 
 
@@ -57,16 +63,23 @@ def read_app(path: Path) -> App:
     found = {entry: hashlib.sha256(data).hexdigest() for entry, data in files.items()}
     if len(names) != len(set(names)) or found != listed:
         raise ConfigError(f"{path}: its list of files does not fit its files; it was changed after it was made")
-    return App(hashlib.sha256(content).hexdigest(), f"{name} {version}", files)
+    return App(hashlib.sha256(content).hexdigest(), f"{name} {version}", content, files)
 
 
-def last_approved(kit: Path) -> App | None:
-    """The app whose approval holds and is the latest."""
+def last_approved(kit: Path) -> tuple[App | None, list[str]]:
+    """The app whose approval holds and is the latest, and the sha256 of later ones whose copy cannot be used."""
+    broken: list[str] = []
     for approval in reversed(Ledger(kit).approvals()):
-        path = state_folder(kit) / APPROVED_FOLDER / f"{approval.sha256}.fab"
-        if approval.holds and path.exists():
-            return read_app(path)
-    return None
+        if not approval.holds:
+            continue
+        try:
+            app = read_app(_copy(kit, approval.sha256))
+        except ConfigError:
+            app = None
+        if app is not None and app.sha256 == approval.sha256:
+            return app, broken
+        broken.append(approval.sha256)
+    return None, broken
 
 
 def compare(old: App | None, new: App) -> Changes:
@@ -90,18 +103,21 @@ def unified_diff(old: App | None, new: App) -> str:
     return "\n".join(lines)
 
 
-def approve(kit: Path, path: Path) -> App:
-    """Record that the site approved an app, and keep a copy to compare the next one with."""
-    app = read_app(path)
-    folder = state_folder(kit) / APPROVED_FOLDER
-    folder.mkdir(mode=0o700, exist_ok=True)
-    copy = folder / f"{app.sha256}.fab"
-    copy.write_bytes(path.read_bytes())
-    if read_app(copy).sha256 != app.sha256:
-        raise ConfigError(f"{path}: changed while it was read; approve it again")
+def approve(kit: Path, app: App) -> None:
+    """Record that the site approved an app as it was read, and keep a copy to compare the next one with.
+
+    Raises:
+        ConfigError: when the copy cannot be written; the app is not approved then.
+    """
+    copy = _copy(kit, app.sha256)
+    try:
+        copy.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomically(copy, lambda temporary: temporary.write_bytes(app.content))
+    except OSError as error:
+        raise ConfigError(
+            f"{copy}: cannot be written ({error.strerror}), so the app is not approved; mend that and approve it again"
+        ) from None
     Ledger(kit).approve(app.sha256, app.name, getpass.getuser())
-    os.chmod(copy, 0o600)
-    return app
 
 
 def revoke(kit: Path, sha256: str) -> str:
@@ -121,3 +137,7 @@ def revoke(kit: Path, sha256: str) -> str:
         raise ConfigError(f"{len(found)} approved apps begin with '{sha256}'; `stsmm site approve KIT` lists them")
     ledger.revoke(found[0])
     return found[0]
+
+
+def _copy(kit: Path, sha256: str) -> Path:
+    return state_folder(kit) / APPROVED_FOLDER / f"{sha256}.fab"

@@ -127,10 +127,15 @@ def courier(
 def _approve(console: Console, kit: Path, path: Path, *, diff: bool, yes: bool) -> None:
     from client.node import approval
 
-    new, old = approval.read_app(path), approval.last_approved(kit)
+    new, (old, broken) = approval.read_app(path), approval.last_approved(kit)
     console.print(f"{new.name}, sha256 {new.sha256}")
     changes = approval.compare(old, new)
-    console.print("The first app here." if old is None else f"Against the last approved, {old.sha256}:")
+    for sha256 in broken:
+        console.print(f"The copy of the approved {sha256} is missing or broken; nothing is compared with it.")
+    if old is not None:
+        console.print(f"Against the last approved, {old.sha256}:")
+    elif not broken:
+        console.print("The first app here.")
     for word, names in (("added", changes.added), ("removed", changes.removed), ("changed", changes.changed)):
         console.print(f"{len(names)} files {word}")
         if old is not None:
@@ -140,6 +145,5 @@ def _approve(console: Console, kit: Path, path: Path, *, diff: bool, yes: bool) 
         console.print(approval.unified_diff(old, new), markup=False)
     if not yes and not typer.confirm("May this code work on the site's patients?"):
         raise typer.Abort
-    if approval.approve(kit, path).sha256 != new.sha256:
-        raise ConfigError(f"{path}: changed while it was shown; look at it again")
+    approval.approve(kit, new)
     console.print("Approved.")

@@ -1,14 +1,17 @@
 """stsmm site approve, and what the node gets of the environment."""
 
+import errno
 import hashlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from gate_server import make_app
 from typer.testing import CliRunner
 
 from client.cli import app
+from client.node import commands
 from client.node.ledger import Ledger
 from client.node.node import environment
 from stsmm_core.errors import ConfigError
@@ -32,6 +35,50 @@ def test_approve_shows_what_changed_and_asks(kit, tmp_path):
     assert not ledger.is_approved(hashlib.sha256(second.read_bytes()).hexdigest())
     approve(kit, "--revoke", ledger.approvals()[0].sha256[:8])
     assert "revoked" in approve(kit).output
+
+
+def test_what_was_shown_is_approved_though_the_file_changes_while_it_is_read(kit, tmp_path, monkeypatch):
+    path, shown, swapped = tmp_path / "app.fab", make_app(), make_app("import os")
+    path.write_bytes(shown)
+    monkeypatch.setattr(commands.typer, "confirm", lambda _: path.write_bytes(swapped) > 0)
+    approve(kit, path)
+    digest = hashlib.sha256(shown).hexdigest()
+    assert [each.sha256 for each in Ledger(kit).approvals()] == [digest]
+    copy = kit / "state" / "approved" / f"{digest}.fab"
+    assert copy.read_bytes() == shown
+    assert copy.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("spoil", [lambda copy: copy.write_bytes(b""), lambda copy: copy.unlink()])
+def test_an_approved_copy_that_was_lost_is_said_and_made_anew(kit, tmp_path, spoil):
+    paths = [tmp_path / "1.fab", tmp_path / "2.fab"]
+    for path, extra in zip(paths, ("", "import os"), strict=True):
+        path.write_bytes(make_app(extra))
+        approve(kit, path, "--yes")
+    first, second = (hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+    copies = kit / "state" / "approved"
+    spoil(copies / f"{second}.fab")
+    said = approve(kit, paths[1], "--yes").output
+    assert f"{second} is missing or broken" in said
+    assert f"Against the last approved, {first}" in said
+    assert (copies / f"{second}.fab").read_bytes() == paths[1].read_bytes()
+    for copy in copies.iterdir():
+        spoil(copy)
+    assert "first app" not in approve(kit, paths[0], "--yes").output
+
+
+def test_a_full_disk_leaves_nothing_approved_and_no_half_a_copy(kit, tmp_path, monkeypatch):
+    path = tmp_path / "app.fab"
+    path.write_bytes(make_app())
+
+    def full(copy, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ConfigError, match=r"No space left on device.*not approved"):
+        approve(kit, path, "--yes")
+    assert not list((kit / "state" / "approved").iterdir())
+    assert not Ledger(kit).approvals()
 
 
 def test_a_file_that_is_no_app_or_was_changed_is_named(kit, tmp_path):
