@@ -123,18 +123,20 @@ def approve(kit: Path, app: App) -> None:
 def revoke(kit: Path, sha256: str) -> str:
     """Take an approval back; the beginning of its sha256 is enough. Works at the next message, signatures or not.
 
+    A second time changes nothing.
     An app that was never approved here, but may be signed, is forbidden by its whole sha256.
 
     Raises:
         ConfigError: when there is no such approval, or several.
     """
     ledger = Ledger(kit)
-    found = [each.sha256 for each in ledger.approvals() if each.holds and each.sha256.startswith(sha256)]
+    known = [each for each in ledger.approvals() if each.sha256.startswith(sha256)]
+    found = [each.sha256 for each in known if each.holds] or [each.sha256 for each in known]
     if not found and re.fullmatch("[0-9a-f]{64}", sha256):
         ledger.forbid(sha256)
         return sha256
     if len(found) != 1:
-        raise ConfigError(f"{len(found)} approved apps begin with '{sha256}'; `stsmm site approve KIT` lists them")
+        raise ConfigError(f"{len(found)} apps known here begin with '{sha256}'; `stsmm site approve KIT` lists them")
     ledger.revoke(found[0])
     return found[0]
 

@@ -80,9 +80,11 @@ class Ledger:
             connection.execute("insert or replace into approvals values (?, ?, ?, ?, null)", (sha256, app, _now(), who))
 
     def revoke(self, sha256: str) -> None:
-        """Take an approval back."""
+        """Take an approval back; one that was taken back before keeps its time."""
         with self._open() as connection:
-            connection.execute("update approvals set revoked_at = ? where sha256 = ?", (_now(), sha256))
+            connection.execute(
+                "update approvals set revoked_at = ? where sha256 = ? and revoked_at is null", (_now(), sha256)
+            )
 
     def approvals(self) -> list[Approval]:
         """All approvals, the oldest first."""

@@ -26,6 +26,20 @@ def test_an_app_that_others_signed_can_be_forbidden(kit):
     assert not Ledger(kit).is_approved("ab" * 32)
 
 
+def test_an_app_that_is_revoked_again_stays_revoked_since_the_first_time(kit):
+    approved, forbidden = "12" * 32, "ab" * 32
+    Ledger(kit).approve(approved, "stsmm", "tester")
+    for sha256 in (approved, forbidden):
+        revoke(kit, sha256)
+    before = Ledger(kit).approvals()
+    for sha256 in (approved, approved[:8], forbidden):
+        assert revoke(kit, sha256) in (approved, forbidden)
+    assert Ledger(kit).approvals() == before
+    Ledger(kit).approve(approved, "stsmm", "tester")
+    revoke(kit, approved[:8])
+    assert Ledger(kit).is_revoked(approved)
+
+
 def test_a_name_stands_for_one_configuration(kit):
     ledger = Ledger(kit)
     ledger.note_run(1, "first", "code", "config a", "admitted")
