@@ -29,7 +29,7 @@ class Admitted:
     """A run that may work here.
 
     Attributes:
-        name: of the run, or its number where it has none: what rounds are counted under.
+        name: of the run: what rounds are counted under.
         code, config: sha256 of the app and of the experiment's text.
     """
 
@@ -52,7 +52,8 @@ def admit(run: Run, fab: Fab, *, kit: Path, ledger: Ledger, policy: Policy) -> A
     try:
         if not isinstance(text, str) or not isinstance(name, str):
             raise ConfigError("no experiment")
-        name = protocol.run_name(name)
+        if not protocol.run_name(name):
+            raise ConfigError("no name")  # a simulation's; here it would mix the states of all runs without one
         experiment = parse_experiment(text, source="the run's experiment")
     except (ConfigError, protocol.ProtocolError):
         raise NotAdmittedError(refusals.BAD_CONFIGURATION) from None
@@ -63,9 +64,9 @@ def admit(run: Run, fab: Fab, *, kit: Path, ledger: Ledger, policy: Policy) -> A
     if policy.require_secure_aggregation:
         raise NotAdmittedError(refusals.SECURE_AGGREGATION)
     config_sha256 = hashlib.sha256(text.encode()).hexdigest()
-    if name and ledger.other_configuration(name, config_sha256):
+    if ledger.other_configuration(name, config_sha256):
         raise NotAdmittedError(refusals.OTHER_RUN)  # the site's state of the earlier run would mix with this one's
-    return Admitted(experiment, name or f"run {run.run_id}", code, config_sha256)
+    return Admitted(experiment, name, code, config_sha256)
 
 
 def _check_code(run: Run, fab: Fab, code: str, kit: Path, ledger: Ledger, required: int) -> None:

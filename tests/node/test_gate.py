@@ -221,9 +221,10 @@ def test_a_repeated_round_counts_once(approved, server):
     assert Ledger(approved).rounds_today() == 2
 
 
-def test_a_configuration_that_is_none_is_refused(approved, server):
-    server.run.override_config["run"] = "../elsewhere"
-    turn(approved, server)
+@pytest.mark.parametrize("name", ["../elsewhere", ""])
+def test_a_run_without_a_name_that_is_one_is_refused(approved, server, name):
+    server.run.override_config["run"] = name
+    assert turn(approved, server).started == 0
     assert reason(server) == refusals.BAD_CONFIGURATION
 
 
