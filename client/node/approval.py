@@ -15,6 +15,7 @@ from client.node.ledger import Ledger
 from client.node.settings import state_folder
 from stsmm_core.errors import ConfigError
 from stsmm_core.files import write_atomically
+from stsmm_core.printable import printable
 
 APPROVED_FOLDER = "approved"
 """Within state: SHA256.fab, the apps that were approved, to compare with the next."""
@@ -63,7 +64,7 @@ def read_app(path: Path) -> App:
     found = {entry: hashlib.sha256(data).hexdigest() for entry, data in files.items()}
     if len(names) != len(set(names)) or found != listed:
         raise ConfigError(f"{path}: its list of files does not fit its files; it was changed after it was made")
-    return App(hashlib.sha256(content).hexdigest(), f"{name} {version}", content, files)
+    return App(hashlib.sha256(content).hexdigest(), printable(f"{name} {version}"), content, files)
 
 
 def last_approved(kit: Path) -> tuple[App | None, list[str]]:
@@ -94,13 +95,13 @@ def compare(old: App | None, new: App) -> Changes:
 
 
 def unified_diff(old: App | None, new: App) -> str:
-    """All changes of text, line by line."""
+    """All changes of text, line by line, for a terminal: what is not to be seen in a line stands there as ?."""
     before = {} if old is None else old.files
     lines: list[str] = []
     for name in sorted(set(before) | set(new.files)):
         was, is_now = (files.get(name, b"").decode("utf-8", "replace").splitlines() for files in (before, new.files))
         lines += difflib.unified_diff(was, is_now, f"approved/{name}", f"new/{name}", lineterm="")
-    return "\n".join(lines)
+    return "\n".join(printable(line.expandtabs()) for line in lines)
 
 
 def approve(kit: Path, app: App) -> None:

@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from stsmm_core.errors import ConfigError
+from stsmm_core.printable import printable
 
 Kit = Annotated[Path, typer.Argument(metavar="KIT", help="The folder of the site's kit.", exists=True, file_okay=False)]
 
@@ -40,7 +42,8 @@ def approve(
     elif app is None:
         for each in Ledger(kit).approvals():
             state = "approved" if each.holds else f"revoked {each.revoked_at}"
-            console.print(f"{each.sha256}  {each.app}  {each.approved_at}  by {each.approved_by}  {state}")
+            told = f"{each.sha256}  {each.app}  {each.approved_at}  by {each.approved_by}  {state}"
+            console.print(printable(told), markup=False)
     else:
         _approve(console, kit, app, diff=diff, yes=yes)
 
@@ -85,7 +88,7 @@ def status(kit: Kit) -> None:
     console.print(f"rounds today: {ledger.rounds_today()}")
     table = Table("run", "seen", "decision", "code")
     for run in ledger.runs():
-        table.add_row(run.name or run.run_id, run.seen_at, run.decision, run.code[:12])
+        table.add_row(run.name or run.run_id, run.seen_at, run.decision, Text(printable(run.code[:12])))
     if ledger.runs():
         console.print(table)
 
@@ -128,7 +131,7 @@ def _approve(console: Console, kit: Path, path: Path, *, diff: bool, yes: bool) 
     from client.node import approval
 
     new, (old, broken) = approval.read_app(path), approval.last_approved(kit)
-    console.print(f"{new.name}, sha256 {new.sha256}")
+    console.print(f"{new.name}, sha256 {new.sha256}", markup=False)
     changes = approval.compare(old, new)
     for sha256 in broken:
         console.print(f"The copy of the approved {sha256} is missing or broken; nothing is compared with it.")
@@ -140,7 +143,7 @@ def _approve(console: Console, kit: Path, path: Path, *, diff: bool, yes: bool) 
         console.print(f"{len(names)} files {word}")
         if old is not None:
             for name in names:
-                console.print(f"  {name}", markup=False)
+                console.print(f"  {printable(name)}", markup=False)
     if diff:
         console.print(approval.unified_diff(old, new), markup=False)
     if not yes and not typer.confirm("May this code work on the site's patients?"):

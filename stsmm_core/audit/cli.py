@@ -11,6 +11,7 @@ from rich.text import Text
 
 from stsmm_core.audit import chain
 from stsmm_core.kit import AUDIT_LOG_FILE, STATE_FOLDER
+from stsmm_core.printable import printable
 
 app = typer.Typer(no_args_is_help=True, help="Verify the audit log of a server, a site or a run.")
 
@@ -67,5 +68,4 @@ def _plain(value: object) -> str:
     """A value as one line without control characters: a log may hold what somebody else sent."""
     if value is None:
         return ""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return printable(value if isinstance(value, str) else json.dumps(value))

@@ -21,8 +21,8 @@ from stsmm_core.config import parse_experiment, to_toml
 EXPERIMENT = 'model.kind = "cox"\ndata.modalities = ["clinical"]\nevaluation.bootstrap_replicates = 100\n'
 
 
-def make_app(extra: str = "", component: str = "client.app:app") -> bytes:
-    """A small app bundle."""
+def make_app(extra: str = "", component: str = "client.app:app", also: str = "") -> bytes:
+    """A small app bundle; `also` names a further file."""
     files = {
         "pyproject.toml": (
             '[project]\nname = "stsmm"\nversion = "0.1.0"\n[tool.flwr.app]\npublisher = "stsmm"\n'
@@ -31,6 +31,8 @@ def make_app(extra: str = "", component: str = "client.app:app") -> bytes:
         ),
         "client/app.py": f"# the app\n{extra}",
     }
+    if also:
+        files[also] = ""
     listed = [f"{name},{hashlib.sha256(text.encode()).hexdigest()},1" for name, text in files.items()]
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:

@@ -37,6 +37,21 @@ def test_approve_shows_what_changed_and_asks(kit, tmp_path):
     assert "revoked" in approve(kit).output
 
 
+def test_code_cannot_write_to_the_terminal_of_who_reads_it(kit, tmp_path):
+    paths, escape = [tmp_path / "1.fab", tmp_path / "2.fab"], "\x1b[1A\x1b[2K"
+    paths[0].write_bytes(make_app())
+    paths[1].write_bytes(make_app(f"import os  # {escape}\u202e\n\tpass", also=f"client/{escape}x.py"))
+    approve(kit, paths[0], "--yes")
+    said = approve(kit, paths[1], "--diff", "--yes").output
+    assert "+import os  # ?[1A?[2K?" in said
+    assert "client/?[1A?[2Kx.py" in said
+    Ledger(kit).note_run(7, "", escape, "", "refused")  # what a run calls its code is the server's word
+    Ledger(kit).approve("ab" * 32, escape, "tester")
+    said += approve(kit).output + CliRunner().invoke(app, ["status", str(kit)], catch_exceptions=False).output
+    assert "\x1b" not in said
+    assert "\u202e" not in said
+
+
 def test_what_was_shown_is_approved_though_the_file_changes_while_it_is_read(kit, tmp_path, monkeypatch):
     path, shown, swapped = tmp_path / "app.fab", make_app(), make_app("import os")
     path.write_bytes(shown)
