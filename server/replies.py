@@ -12,10 +12,12 @@ from stsmm_core import protocol
 from stsmm_core.config import Experiment
 from stsmm_core.errors import StsmmError
 from stsmm_core.model.mmnn import Weights
+from stsmm_core.protocol import refusals
 from stsmm_core.protocol.rounds import Contribution, contribution_from_numbers
 from stsmm_core.protocol.weights import unpack_weights
 
-LONGEST_REASON = 200
+OTHER_REFUSAL = "refused, with a sentence that is not one of ours; do site and server run one version?"
+"""What is told of a refusal in the site's own words: those would come into logs, tables and the report."""
 _ERRORS = {
     ErrorCode.CLIENT_APP_RAISED_EXCEPTION: "no answer: the app failed at the site; the site's log says why",
     ErrorCode.CLIENT_APP_CRASHED: "no answer: the app stopped at the site, for want of memory perhaps",
@@ -75,7 +77,10 @@ def read_numbers(reply: Message) -> MetricRecord:
         raise LeftOut(_ERRORS.get(reply.error.code, f"no answer (Flower error {reply.error.code})"))
     refusal = reply.content.config_records.get(protocol.REFUSAL)
     if refusal is not None:
-        raise LeftOut(f"refused: {str(refusal.get('reason', 'no reason given'))[:LONGEST_REASON]}")
+        reason = refusal.get("reason")
+        if isinstance(reason, str) and reason in refusals.BY_APP | refusals.BY_GATE:
+            raise LeftOut(f"refused: {reason}")
+        raise LeftOut(OTHER_REFUSAL)
     if list(reply.content.metric_records) != [protocol.METRICS]:
         raise LeftOut("the reply does not have the agreed records")
     return reply.content.metric_records[protocol.METRICS]

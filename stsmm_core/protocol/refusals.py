@@ -25,3 +25,23 @@ OTHER_ENDPOINT = "the site's policy does not allow an endpoint of the experiment
 SECURE_AGGREGATION = "the site asks for secure aggregation, which this version does not have"
 ROUNDS_A_DAY = "the site's limit of rounds a day is reached"
 UNKNOWN_MESSAGE = "the site does not know this kind of message"
+BY_GATE = frozenset(
+    {
+        HELD_BACK,
+        GATE_FAILED,
+        INTERRUPTED,
+        NO_SPACE,
+        NOT_APPROVED,
+        NOT_SIGNED,
+        OTHER_CODE,
+        OTHER_TASK,
+        BAD_CONFIGURATION,
+        OTHER_RUN,
+        OTHER_MODEL,
+        OTHER_ENDPOINT,
+        SECURE_AGGREGATION,
+        ROUNDS_A_DAY,
+        UNKNOWN_MESSAGE,
+    }
+)
+"""What a site's gate says in the app's place."""

@@ -3,8 +3,9 @@
 import pytest
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from server.replies import LeftOut, attributed, read_numbers, read_reply
+from server.replies import OTHER_REFUSAL, LeftOut, attributed, read_numbers, read_reply
 from stsmm_core import protocol
+from stsmm_core.protocol import refusals
 
 
 def question(number, node):
@@ -55,6 +56,27 @@ def test_strange_records_are_left_out(content):
     reply = Message(content=content, reply_to=question(1, 11))
     with pytest.raises(LeftOut):
         read_reply(read_numbers, reply)
+
+
+def refused(reason):
+    reply = Message(content=RecordDict({protocol.REFUSAL: ConfigRecord({"reason": reason})}), reply_to=question(1, 11))
+    with pytest.raises(LeftOut) as caught:
+        read_reply(read_numbers, reply)
+    return str(caught.value)
+
+
+def test_every_fixed_sentence_of_a_site_is_told_as_it_is():
+    sentences = {value for name, value in vars(refusals).items() if name.isupper() and isinstance(value, str)}
+    assert sentences == refusals.BY_APP | refusals.BY_GATE
+    for sentence in sentences:
+        assert refused(sentence) == f"refused: {sentence}"
+
+
+@pytest.mark.parametrize(
+    "reason", ["\x1b[2J\x1b]0;x\x07", f"{refusals.CANNOT} 17", "patient 17 has no image", ["patient 17"], 17, b"17", ""]
+)
+def test_a_sentence_of_a_sites_own_goes_nowhere(reason):
+    assert refused(reason) == OTHER_REFUSAL
 
 
 def test_whatever_goes_wrong_in_reading_is_left_out_without_its_text():
