@@ -248,6 +248,9 @@ class _Check:
 
     def _check_groups(self, fields: Mapping[str, Any]) -> None:
         """At every shared time at least `min_cell_size` patients leave."""
+        if self._question.message == "evaluate.test":
+            for endpoint in self._experiment.data.endpoints:
+                self._check_leaving(fields, f"leaving.{endpoint}.")
         if self._question.message not in ("evaluate.time_counts", "evaluate.development"):
             return
         for name in fields:
@@ -259,6 +262,25 @@ class _Check:
                 raise HeldBackError("times without the numbers of patients who leave at each")
             if (np.add(events, censored) < self._limits.minimum).any():
                 raise HeldBackError("fewer than min_cell_size patients leave at a time")
+
+    def _check_leaving(self, fields: Mapping[str, Any], prefix: str) -> None:
+        """The same of test patients: in the data, which come before their bootstrap samples, without empty columns."""
+        told = {name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)}
+        if not told:
+            return
+        columns = ("events", "censored")
+        if not {"times", *columns} <= set(told):
+            raise HeldBackError("times without the numbers of patients who leave at each")
+        leave = np.zeros(len(told["times"]))
+        for name in columns:
+            places = told[f"{name}.places"]
+            if any(place >= len(leave) for place in places):
+                raise HeldBackError("patients who leave at none of the times")
+            leave[np.asarray(places, dtype=int)] += told[name][: len(places)]
+        evaluation = self._experiment.evaluation
+        rows_a_patient = evaluation.repeats if evaluation.scheme == "cv" else 1
+        if (leave <= (self._limits.minimum - 1) * rows_a_patient).any():
+            raise HeldBackError("fewer than min_cell_size patients leave at a time")
 
     def _arrays(self, record: ArrayRecord) -> ArrayRecord:
         sent, may_keep = self._question.arrays, self._experiment.federation.local_normalisation

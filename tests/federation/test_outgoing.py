@@ -101,3 +101,42 @@ def test_times_of_few_patients_are_held_back(experiment):
     for wrong in (([30.0, 90.0], [1, 2], [4, 1]), ([31.0, 90.0], [1, 5], [4, 0]), ([90.0, 30.0], [1, 5], [4, 0])):
         with pytest.raises(HeldBackError):
             check(*wrong)
+
+
+def leaving(events, censored, *, places=([0, 1], [0]), without=(), times=(30.0, 90.0)):
+    """Test patients who leave at two times; in the bootstrap samples any number does."""
+    drawn = [1] * 100
+    fields = {"times": list(times), "moved": 1, "events.places": places[0], "censored.places": places[1]}
+    fields |= {"events": [*events, *drawn * len(places[0])], "censored": [*censored, *drawn * len(places[1])]}
+    return {f"leaving.os.{name}": value for name, value in fields.items() if name not in without}
+
+
+@pytest.mark.parametrize(
+    ("fields", "evaluation", "why"),
+    [
+        (leaving([1, 5], [4]), {}, None),
+        (leaving([5, 5], [], places=([0, 1], [])), {}, None),
+        (leaving([1, 5], [4]), {"repeats": 2}, None),  # of cross-validation alone
+        (leaving([1, 9], [8]), {"scheme": "cv", "repeats": 2}, None),
+        (leaving([1, 5], [3]), {}, "leave at a time"),
+        (leaving([1, 4], [9]), {}, "leave at a time"),
+        (leaving([9], [], places=([1], [])), {}, "leave at a time"),
+        (leaving([1, 8], [8]), {"scheme": "cv", "repeats": 2}, "leave at a time"),  # four patients twice
+        (leaving([1, 5], [4], times=(31.0, 90.0)), {}, "not moved"),
+        (leaving([1, 5], [4], places=([0, 2], [0])), {}, "none of the times"),
+        (leaving([1, 5], [4], without=("times",)), {}, "times without"),
+        (leaving([1, 5], [4], without=("censored",)), {}, "times without"),
+    ],
+)
+def test_test_patients_who_leave_at_a_time_are_no_few(experiment, fields, evaluation, why):
+    changed = experiment.evaluation.model_copy(update={"bootstrap_replicates": 100} | evaluation)
+    asked, question = (
+        experiment.model_copy(update={"evaluation": changed}),
+        read_question("evaluate.test", RecordDict()),
+    )
+    content = RecordDict({"metrics": MetricRecord(fields)})
+    if why is None:
+        assert dict(check_answer(content, question, asked, limits(5))["metrics"]) == fields
+    else:
+        with pytest.raises(HeldBackError, match=why):
+            check_answer(content, question, asked, limits(5))
