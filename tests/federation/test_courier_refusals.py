@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from courier_ends import APP, Authority, Ends, message_in, new_ends, new_key, parcel_to_server, run_of, wrapped
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.proto.message_pb2 import Message as ProtoMessage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -198,8 +199,14 @@ def test_a_message_that_answers_something_else_is_refused_at_the_server(ends, tm
         answer = Node()(parcel)
         return replace(answer, objects=dict(list(answer.objects.items())[1:]))
 
+    def holds(message, tree=b""):
+        return lambda parcel: Parcel(message, tree)
+
+    strange = ProtoMessage()
+    strange.content.items.add()
+    no_messages = [holds(b"\xff", b"\xff"), holds(b""), holds(strange.SerializeToString())]
     file = send(ends)
-    for number, work in enumerate((answers_another, leaves_out_an_object, lambda parcel: Parcel(b"\xff", b"\xff"))):
+    for number, work in enumerate((answers_another, leaves_out_an_object, *no_messages)):
         site = replace(ends.site, state=tmp_path / f"site-{number}")
         answer_file(site, file, tmp_path / "answer", work)
         with pytest.raises(CourierError, match="no answer to the message"):
