@@ -108,7 +108,8 @@ def write_out(desk: CourierDesk, parcel: Parcel, run: int) -> Path:
     for folder in (desk.out, desk.arrivals, desk.state):
         folder.mkdir(parents=True, exist_ok=True)
     counter = desk.state / COUNTER_FILE
-    sequence = (int(counter.read_text()) if counter.exists() else 0) + 1
+    # Sites work on no number that is not above the last, and the counter may be lost or come from an old backup.
+    sequence = max(int(time.time()), (int(counter.read_text()) if counter.exists() else 0) + 1)
     header = Header(
         consortium=desk.consortium,
         site=desk.site,

@@ -40,7 +40,8 @@ class Header(BaseModel):
     run: Annotated[int, Field(ge=0)]
     """Flower's number of the run."""
     sequence: Annotated[int, Field(ge=1)]
-    """Counts the files to this site over all runs; an answer has the number of what it answers."""
+    """Grows from file to file to this site over all runs, from the time in seconds on; an answer has the number of
+    what it answers."""
     answers: str = ""
     """On the way back: sha256 of the file that is answered."""
     certificate: str = ""

@@ -1,6 +1,8 @@
 """What a courier may bring by mistake or on purpose, at both ends."""
 
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from courier_ends import APP, Authority, Ends, message_in, new_ends, new_key, parcel_to_server, run_of, wrapped
@@ -14,6 +16,7 @@ from server.deploy import courier as server_courier
 from server.deploy.courier import alone, carry, clear, parcel_of, read_answer, short_wait, write_out
 from stsmm_core import protocol
 from stsmm_core.audit.chain import read, verify
+from stsmm_core.courier.envelope import read_envelope
 from stsmm_core.courier.parcel import CourierError, Parcel
 
 
@@ -36,6 +39,10 @@ def question(run: int = 1, node: int = 7, identity: str = "a" * 64) -> Message:
     message.metadata.__dict__["_run_id"] = run
     message.metadata.__dict__["_message_id"] = identity
     return message
+
+
+def number_of(file) -> int:
+    return read_envelope(file.read_bytes(), file.name).header.sequence
 
 
 def send(ends: Ends, message: Message | None = None):
@@ -93,11 +100,38 @@ def test_work_that_failed_is_done_when_the_file_comes_again(ends, tmp_path):
 
 
 def test_an_old_file_is_refused_at_the_site(ends, tmp_path):
-    first = send(ends).read_bytes()
+    file = send(ends)
+    first, old = number_of(file), file.read_bytes()
     clear(ends.server)
-    answer_file(ends.site, send(ends, question(run=2)), tmp_path / "out", Node())
-    (tmp_path / "old").write_bytes(first)
-    refused_at_site(ends, tmp_path / "old", "file 1 from the server, but file 2 was answered already")
+    file = send(ends, question(run=2))
+    second = number_of(file)
+    assert second > first
+    answer_file(ends.site, file, tmp_path / "out", Node())
+    (tmp_path / "old").write_bytes(old)
+    refused_at_site(ends, tmp_path / "old", f"file {first} from the server, but file {second} was answered already")
+
+
+@pytest.mark.parametrize("counter", [None, "7"])
+def test_a_site_works_on_after_the_server_lost_its_counter_or_took_an_old_one(ends, tmp_path, monkeypatch, counter):
+    ends.server.state.mkdir()
+    (ends.server.state / server_courier.COUNTER_FILE).write_text("40")
+    file = send(ends)
+    answer_file(ends.site, file, tmp_path / "out", Node())
+    for left in ends.server.state.iterdir():
+        left.unlink()
+    if counter is not None:
+        (ends.server.state / server_courier.COUNTER_FILE).write_text(counter)
+    monkeypatch.setattr(server_courier, "time", SimpleNamespace(time=lambda: time.time() + 60))
+    assert answer_file(ends.site, send(ends, question(run=2)), tmp_path / "out", Node())
+
+
+def test_numbers_grow_though_the_servers_clock_is_set_back(ends, monkeypatch):
+    numbers = []
+    for now in (2e9, 2e9, 1e9, 2e9 + 1.5, 3e9):
+        monkeypatch.setattr(server_courier, "time", SimpleNamespace(time=lambda now=now: now))
+        numbers.append(number_of(send(ends)))
+        clear(ends.server)
+    assert numbers == [2_000_000_000, 2_000_000_001, 2_000_000_002, 2_000_000_003, 3_000_000_000]
 
 
 @pytest.mark.parametrize(
@@ -167,10 +201,12 @@ def test_any_changed_byte_is_refused(once, tmp_path, position, byte, direction):
 
 
 def test_an_answer_to_another_file_is_refused_at_the_server(ends, tmp_path):
-    answer_file(ends.site, send(ends), tmp_path / "first", Node())
+    file = send(ends)
+    first = number_of(file)
+    answer_file(ends.site, file, tmp_path / "first", Node())
     clear(ends.server)
-    send(ends, question(identity="b" * 64))
-    with pytest.raises(CourierError, match=r"answers file 1, .* file 2 is on its way"):
+    second = number_of(send(ends, question(identity="b" * 64)))
+    with pytest.raises(CourierError, match=rf"answers file {first}, .* file {second} is on its way"):
         read_answer(ends.server, tmp_path / "first")
     clear(ends.server)
     send(ends, question(run=2))
