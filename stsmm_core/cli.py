@@ -49,4 +49,6 @@ def main() -> None:
 def _escaped(error: StsmmError) -> str:
     from rich.markup import escape
 
-    return escape(str(error))
+    from stsmm_core.printable import printable
+
+    return escape("\n".join(map(printable, str(error).split("\n"))))  # it may quote a file that somebody else made

@@ -7,6 +7,7 @@ import typer
 from rich.text import Text
 
 from stsmm_core import cli
+from stsmm_core.errors import StsmmError
 
 
 def all_helps(command, name="stsmm"):
@@ -21,6 +22,16 @@ def test_no_help_is_swallowed_as_markup():
     assert len(helps) > 20
     for name, text in helps:
         assert Text.from_markup(text).plain == text.replace("\\[", "["), name
+
+
+def test_an_error_writes_nothing_to_the_terminal_but_its_letters(monkeypatch, capsys):
+    def fails():
+        raise StsmmError("a file of \x1b[2K[bold]Mallory:\nlook at it again")
+
+    monkeypatch.setattr(cli, "build_app", lambda: fails)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err == "Error: a file of ?[2K[bold]Mallory:\nlook at it again\n"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from server.deploy.folder import ServerFolder
 from stsmm_core.courier.keys import read_private_key, read_public_key
 from stsmm_core.courier.parcel import CourierError
 from stsmm_core.kit import AUDIT_LOG_FILE, CA_FILE, SERVER_CERTIFICATE_FILE, SERVER_KEY_FILE
+from stsmm_core.printable import printable
 
 
 def run_courier(console: Console, kit: Path, site: str, exchange: Path, *, make: bool) -> None:
@@ -94,7 +95,8 @@ def _make(console: Console, folder: ServerFolder, site: str, exchange: Path) -> 
 
 def _carry(console: Console, folder: ServerFolder, desk: CourierDesk) -> None:
     def say(sentence: str) -> None:
-        console.print(f"{datetime.now():%Y-%m-%d %H:%M}  {sentence}", soft_wrap=True, highlight=False, markup=False)
+        told = f"{datetime.now():%Y-%m-%d %H:%M}  {printable(sentence)}"  # a file that is refused may be anybody's
+        console.print(told, soft_wrap=True, highlight=False, markup=False)
 
     for each in (signal.SIGTERM, signal.SIGINT):  # either way the server is told that the node leaves
         signal.signal(each, signal.default_int_handler)

@@ -33,7 +33,7 @@ def carry(desk, monkeypatch, error):
     """What a courier printed that ended in this way."""
 
     def ends(_connection, _desk, say):
-        say("Warning: [1] is shown as it is")
+        say("Warning: [1] is shown as it is, \x1b[2J is not")
         raise error
 
     monkeypatch.setattr(courier_command, "carry", ends)
@@ -57,7 +57,7 @@ def test_a_refusal_of_the_server_is_explained(desk, monkeypatch):
 
 def test_an_interruption_is_no_error_unless_the_site_was_revoked(desk, monkeypatch):
     said = carry(desk, monkeypatch, KeyboardInterrupt())
-    assert "[1] is shown as it is" in said
+    assert "[1] is shown as it is, ?[2J is not" in said
     assert "The courier ends" in said
     key_file(desk.state.parents[2], "leiden").unlink()
     with pytest.raises(CourierError, match="leiden was revoked"):
