@@ -29,8 +29,8 @@ class Row:
 
     Attributes:
         message: type of the message that it answers; "any" for a refusal.
-        shape: names of dimensions (`outgoing_check.Dimensions`); "any" is as long as the site says, up to one entry a
-            patient; "=NAME" as long as the field NAME. An empty shape is a single value.
+        shape: names of dimensions, whose sizes `outgoing_check` knows; "any" is as long as the site says, up to one
+            entry a patient; "=NAME" as long as the field NAME. An empty shape is a single value.
         sums: n, sum, sum of squares (or patients a level), each n and level withheld as a group.
     """
 

@@ -1,10 +1,13 @@
 """The gate's table is docs/wire.md, and every answer of whole runs passes it."""
 
+import re
+
 import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from test_wire import RUNS
-from wire_table import listed_fields
+from wire_table import WIRE, listed_fields
 
+from client.node import gate
 from client.node.outgoing import OUTGOING
 from client.node.outgoing_check import HeldBackError, SiteLimits, check_answer, read_question
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
@@ -14,6 +17,12 @@ from stsmm_core.run_folder import software_versions
 def test_the_table_is_that_of_the_page():
     listed = {(row.message, row.name) for row in listed_fields() if row.direction == "to server"}
     assert {(row.message, row.name) for row in OUTGOING} == listed
+
+
+def test_the_errors_of_the_gate_are_those_of_the_page():
+    (row,) = (line for line in WIRE.read_text(encoding="utf-8").splitlines() if line.startswith("| any | an error"))
+    listed = {int(number): text for number, text in re.findall(r'(\d+) "([^"]+)"', row)}
+    assert listed == {int(number): text for number, text in gate._ERRORS.items()}
 
 
 @pytest.fixture(scope="module")
