@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stsmm_core.audit.chain import append
+from stsmm_core.printable import printable
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,6 @@ class AuditLog:
                 "site": site,
                 "stage": stage,
                 "decision": decision,
-                "reason": reason,
+                "reason": printable(reason),  # it may quote the site, and goes into tables and the report
             },
         )

@@ -283,7 +283,8 @@ class FlowerConsortium:
 def _check_identity(registered: Mapping[int, str] | None, node: int, site: str) -> None:
     """A site speaks for itself only: its node's key says who it is."""
     if registered is not None and registered.get(node) != site:
-        raise LeftOut(f"it says that it is {site}, but its key is of {registered.get(node, 'no registered site')}")
+        known = registered.get(node, "no registered site")  # what it calls itself may be any text: it is not repeated
+        raise LeftOut(f"it says that it is another site than that of its key, {known}")
 
 
 def _wait_for_nodes(grid: Grid, wanted: int, *, least: int) -> list[int]:

@@ -3,8 +3,11 @@
 import pytest
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 
+from server.audit import AuditLog
+from server.consortium import _check_identity
 from server.replies import OTHER_REFUSAL, LeftOut, attributed, read_numbers, read_reply
 from stsmm_core import protocol
+from stsmm_core.audit.chain import read
 from stsmm_core.protocol import refusals
 
 
@@ -77,6 +80,18 @@ def test_every_fixed_sentence_of_a_site_is_told_as_it_is():
 )
 def test_a_sentence_of_a_sites_own_goes_nowhere(reason):
     assert refused(reason) == OTHER_REFUSAL
+
+
+def test_a_site_that_calls_itself_otherwise_is_named_by_its_key():
+    with pytest.raises(LeftOut, match="of its key, leiden") as caught:
+        _check_identity({11: "leiden"}, 11, "Mallory\x1b[2J")
+    assert "Mallory" not in str(caught.value)
+
+
+def test_the_audit_log_holds_no_control_characters(tmp_path):
+    AuditLog(tmp_path / "audit.jsonl").warned("leiden", "query", "its node has version \x1b[2J of STSMM installed")
+    (line,) = read(tmp_path / "audit.jsonl")
+    assert line["reason"] == "its node has version ?[2J of STSMM installed"
 
 
 def test_whatever_goes_wrong_in_reading_is_left_out_without_its_text():
