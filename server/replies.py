@@ -11,7 +11,7 @@ from flwr.common.constant import ErrorCode
 from stsmm_core import protocol
 from stsmm_core.config import Experiment
 from stsmm_core.errors import StsmmError
-from stsmm_core.model.mmnn import Weights
+from stsmm_core.model.mmnn import Weights, is_running_variance
 from stsmm_core.protocol import refusals
 from stsmm_core.protocol.rounds import Contribution, contribution_from_numbers
 from stsmm_core.protocol.weights import unpack_weights
@@ -110,7 +110,8 @@ def read_update(
         local: names of the weights that stay at the sites.
 
     Raises:
-        LeftOut, ProtocolError: when names, shapes or types differ, a value is not finite, or a count is none.
+        LeftOut, ProtocolError: when names, shapes or types differ, a value is not finite, a variance is negative, or a
+            count is none.
     """
     contribution = contribution_from_numbers(read_numbers(reply), experiment)
     if list(reply.content.array_records) != [protocol.ARRAYS]:
@@ -129,4 +130,6 @@ def read_update(
         raise LeftOut("the update has other arrays than were sent")
     if not all(np.isfinite(value).all() for value in weights.values()):
         raise LeftOut("the update holds a value that is not finite")
+    if any(is_running_variance(name) and (value < 0).any() for name, value in weights.items()):
+        raise LeftOut("the update holds a running variance below 0")
     return Update(site, reply, contribution, weights)

@@ -16,7 +16,7 @@ from server import modules
 from server.audit import AuditLog
 from server.exchange import packed
 from server.replies import LeftOut, Update, read_numbers, read_reply, read_update
-from server.screening import oversized
+from server.screening import out_of_scale, oversized
 from server.strategies import RULES, build_strategy, read_moments, restore_moments
 from stsmm_core import protocol
 from stsmm_core.config import Experiment
@@ -166,8 +166,12 @@ class GradientBlending(Strategy):
 
     def _screened(self, server_round: int, updates: Sequence[Update]) -> list[Update]:
         limit = self._experiment.federation.largest_update
+        modalities = self._experiment.data.modalities
         weighted = [update for update in updates if update.contribution.weight > 0]
-        found = oversized(weighted, self._sent, self._experiment.data.modalities, limit)
+        found = {
+            **oversized(weighted, self._sent, modalities, limit),
+            **out_of_scale(weighted, self._sent, modalities),
+        }
         for site, finding in sorted(found.items()):
             note = self._audit.left_out if finding.harmful else self._audit.warned
             note(site, "train", finding.reason, server_round)

@@ -107,7 +107,12 @@ def normalisation_names(network: nn.Module) -> frozenset[str]:
 
 def is_running_statistic(name: str) -> bool:
     """Whether a weight of that name is a running mean or variance, which no gradient moves."""
-    return name.endswith((".running_mean", ".running_var"))
+    return name.endswith(".running_mean") or is_running_variance(name)
+
+
+def is_running_variance(name: str) -> bool:
+    """Whether a weight of that name is a running variance."""
+    return name.endswith(".running_var")
 
 
 def get_weights(network: nn.Module) -> Weights:

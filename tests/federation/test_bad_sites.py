@@ -10,6 +10,7 @@ from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord
 from sent_weights import weights_in, with_weights
 
 from stsmm_core import protocol
+from stsmm_core.config import parse_experiment
 from stsmm_core.errors import RunError
 from stsmm_core.protocol.rounds import losses_from_numbers
 from stsmm_core.training.blending import start_blending
@@ -140,6 +141,63 @@ def test_bad_updates_are_left_out_and_the_run_goes_on(experiment, cohorts, feder
             np.testing.assert_array_equal(one, other)
     metrics = json.loads((tmp_path / "spoilt" / "metrics.json").read_text())
     assert metrics["test"]["os"]["harrell_c"]["n"] > 0
+
+
+@pytest.fixture
+def quick():
+    """A round of a small clinical network with batch normalisation."""
+    return parse_experiment(
+        """
+        seed = 5
+        data.modalities = ["clinical"]
+        model = { norm = "batch", dropout = 0.1 }
+        training = { epochs = 1, batch_size = 16, risk_window = 32, learning_rate = 0.01 }
+        blending.interval = 1
+        evaluation.bootstrap_replicates = 100
+        """,
+        source="test",
+    )
+
+
+def statistics(kind, value):
+    """Running statistics of that kind, all of one value."""
+
+    def changed(reply):
+        weights = weights_in(reply)
+        return with_weights(
+            reply, weights | {name: np.full_like(each, value) for name, each in weights.items() if name.endswith(kind)}
+        )
+
+    return changed
+
+
+TRAINED_STATISTICS = [
+    (statistics("running_var", -1000), "running variance below 0"),
+    (statistics("running_var", 1e30), "times the other sites'"),
+    (statistics("running_mean", 1e30), "times the other sites'"),
+    (statistics("running_mean", -1e30), "times the other sites'"),
+]
+
+
+@pytest.mark.parametrize(("deed", "reason"), TRAINED_STATISTICS)
+@pytest.mark.parametrize("sites", [2, 3])
+def test_running_statistics_that_cannot_be_are_left_out(quick, cohorts, federate, tmp_path, deed, reason, sites):
+    def deliver(site, message, answer):
+        return deed(answer()) if site == 1 and message.metadata.message_type == "train" else answer()
+
+    federate(quick, [cohorts / f"site_{number + 1}" for number in range(sites)], tmp_path, deliver=deliver)
+    (entry,) = read_audit(tmp_path)
+    assert (entry["site"], entry["stage"], entry["decision"]) == ("site_2", "train", "left out")
+    assert reason in entry["reason"]
+
+
+@pytest.mark.parametrize("kind", ["running_var", "running_mean"])
+def test_running_statistics_of_another_scanner_take_part(quick, cohorts, federate, tmp_path, kind):
+    def deliver(site, message, answer):
+        return statistics(kind, 50.0)(answer()) if site == 1 and message.metadata.message_type == "train" else answer()
+
+    federate(quick, [cohorts], tmp_path, deliver=deliver)
+    assert not (tmp_path / "audit.jsonl").exists()
 
 
 @pytest.mark.parametrize(("factor", "decision"), [(1e9, "left out"), (40.0, "warning")])
