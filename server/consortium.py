@@ -9,14 +9,14 @@ from importlib.metadata import version
 from operator import add
 from typing import Any, TypeVar
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from server.audit import AuditLog
 from server.exchange import exchange, packed
 from server.registered import registered_sites
 from server.replies import LeftOut, attributed, read_numbers, read_reply
-from server.strategy import GradientBlending
+from server.strategy import GradientBlending, as_record
 from stsmm_core import protocol
 from stsmm_core.cohort.clinical import ClinicalEncoding, ClinicalSummary, fit_encoding
 from stsmm_core.cohort.dictionary import SCHEMA_VERSION
@@ -127,7 +127,7 @@ class FlowerConsortium:
         """One round of local training at every site, combined by the strategy."""
         self._strategy.blending = blending
         self._wait_for_enough()
-        messages = self._strategy.configure_train(round_number, _record(weights), self._config(), self._grid)
+        messages = self._strategy.configure_train(round_number, as_record(weights), self._config(), self._grid)
         arrays, _ = self._strategy.aggregate_train(round_number, self._receive(messages))
         assert arrays is not None
         return _weights(arrays)
@@ -138,7 +138,7 @@ class FlowerConsortium:
         """Loss sums of all sites, and the blending weights that the strategy made of them."""
         self._strategy.blending = blending
         self._wait_for_enough()
-        messages = self._strategy.configure_evaluate(round_number, _record(weights), self._config(), self._grid)
+        messages = self._strategy.configure_evaluate(round_number, as_record(weights), self._config(), self._grid)
         self._strategy.aggregate_evaluate(round_number, self._receive(messages))
         assert self._strategy.losses is not None
         return self._strategy.losses, self._strategy.blending
@@ -300,10 +300,6 @@ def _wait_for_nodes(grid: Grid, wanted: int, *, least: int) -> list[int]:
             )
         time.sleep(0.5)
     return nodes
-
-
-def _record(weights: Weights) -> ArrayRecord:
-    return ArrayRecord({name: Array(value) for name, value in weights.items()})
 
 
 def _weights(arrays: ArrayRecord) -> Weights:

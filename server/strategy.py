@@ -96,9 +96,9 @@ class GradientBlending(Strategy):
         # A site without an event learned nothing and has weight 0; alone, such sites would divide by 0.
         weighted = [update for update in updates if update.contribution.weight > 0]
         if not weighted:
-            return _record(self._sent), None
+            return as_record(self._sent), None
         self._check_votes(server_round, len(weighted))
-        return _record(self._combine(server_round, weighted)), None
+        return as_record(self._combine(server_round, weighted)), None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -149,7 +149,7 @@ class GradientBlending(Strategy):
         for update, whole, weight in zip(updates, completed, weights, strict=True):
             # Distances between weights (Krum) are small differences of large squares: single precision loses them.
             arrays = {name: value.astype(np.float64) for name, value in whole.items()} if robust else whole
-            update.message.content[protocol.ARRAYS] = _record(arrays)
+            update.message.content[protocol.ARRAYS] = as_record(arrays)
             update.message.content[protocol.METRICS] = MetricRecord({protocol.WEIGHT: weight})
         combined, _ = self._inner.aggregate_train(server_round, [update.message for update in updates])
         assert combined is not None
@@ -234,5 +234,6 @@ class GradientBlending(Strategy):
             )
 
 
-def _record(weights: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+def as_record(weights: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """Arrays as Flower's strategies take them, one by one."""
     return ArrayRecord({name: Array(value) for name, value in weights.items()})
