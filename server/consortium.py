@@ -60,6 +60,7 @@ class FlowerConsortium:
             for site in absent or [f"{expected - len(self._nodes)} sites"]:
                 audit.left_out(site, "start", f"not connected {WAIT_FOR_NODES_S:.0f} s after the start")
         self._sites: dict[int, str] = {}
+        self._patients: dict[str, int] = {}
         self._channels = 0
         self._fold = 0
         self._encoding: ClinicalEncoding | None = None
@@ -109,8 +110,15 @@ class FlowerConsortium:
         self._fold = fold
         summary = reduce(add, (training for _, (_, training) in by_name))
         self._encoding = encoding or fit_encoding(summary, self._experiment.data.variables)
+        self._patients = {
+            description.site: protocol.most_patients(description.patients) for description in self.descriptions
+        }
         self._strategy = GradientBlending(
-            self._experiment, self._sites, self._audit, local=self._local_names(self._encoding)
+            self._experiment,
+            self._sites,
+            self._audit,
+            patients=self._patients,
+            local=self._local_names(self._encoding),
         )
         return self._encoding
 

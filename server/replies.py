@@ -102,18 +102,19 @@ class Update:
 
 
 def read_update(
-    reply: Message, site: str, sent: Weights, experiment: Experiment, *, local: Collection[str] = ()
+    reply: Message, site: str, sent: Weights, experiment: Experiment, *, patients: int, local: Collection[str] = ()
 ) -> Update:
     """Read a site's update and check it against the weights that were sent.
 
     Args:
+        patients: that the site has, as it said before: its weight must not exceed them.
         local: names of the weights that stay at the sites.
 
     Raises:
         LeftOut, ProtocolError: when names, shapes or types differ, a value is not finite, a variance is negative, or a
             count is none.
     """
-    contribution = contribution_from_numbers(read_numbers(reply), experiment)
+    contribution = contribution_from_numbers(read_numbers(reply), experiment, most=patients)
     if list(reply.content.array_records) != [protocol.ARRAYS]:
         raise LeftOut("the update does not have the agreed records")
     arrays = reply.content.array_records[protocol.ARRAYS]

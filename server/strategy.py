@@ -39,11 +39,18 @@ class GradientBlending(Strategy):
 
     Args:
         sites: name of each participating node.
+        patients: how many each site may have, by name.
         local: names of the weights that stay at the sites.
     """
 
     def __init__(
-        self, experiment: Experiment, sites: Mapping[int, str], audit: AuditLog, *, local: Collection[str] = ()
+        self,
+        experiment: Experiment,
+        sites: Mapping[int, str],
+        audit: AuditLog,
+        *,
+        patients: Mapping[str, int],
+        local: Collection[str] = (),
     ) -> None:
         self.blending: BlendingState = start_blending(experiment.blending, len(experiment.heads))
         self.losses: RoundLosses | None = None
@@ -52,6 +59,7 @@ class GradientBlending(Strategy):
         self._experiment = experiment
         self._sites = sites
         self._audit = audit
+        self._patients = patients
         self._local = local
         self._sent: Weights = {}
         self._asked: set[str] = set()
@@ -89,7 +97,8 @@ class GradientBlending(Strategy):
         """
 
         def read(reply: Message, site: str) -> Update:
-            return read_update(reply, site, self._sent, self._experiment, local=self._local)
+            patients = self._patients[site]
+            return read_update(reply, site, self._sent, self._experiment, patients=patients, local=self._local)
 
         updates = [update for _, update in self._usable("train", server_round, replies, read)]
         updates = self._screened(server_round, updates)

@@ -14,7 +14,7 @@ from stsmm_core.cohort.clinical import ClinicalEncoding, ClinicalSummary
 from stsmm_core.cohort.dictionary import VARIABLES, Category, Number
 from stsmm_core.config import Data, Evaluation, Experiment
 from stsmm_core.imaging.flag_kinds import FLAG_KINDS, KINDS_AS_READ
-from stsmm_core.protocol import ProtocolError, parts
+from stsmm_core.protocol import MISSED, SEEN, TAUGHT, ProtocolError, most_patients, parts
 from stsmm_core.protocol.description import (
     description_from_numbers,
     description_to_numbers,
@@ -24,6 +24,7 @@ from stsmm_core.protocol.description import (
 from stsmm_core.protocol.pairs import pairs_from_numbers, pairs_to_numbers
 from stsmm_core.protocol.parts import bounded, check_part
 from stsmm_core.protocol.rounds import (
+    contribution_from_numbers,
     encoding_from_numbers,
     encoding_to_numbers,
     losses_from_numbers,
@@ -309,6 +310,21 @@ def test_a_site_with_another_number_of_heads_is_refused():
     numbers = losses_to_numbers(some_losses(checkpoint=True))
     with pytest.raises(ProtocolError, match=r"'validation\.loss' holds 6 numbers, not 4"):
         losses_from_numbers(numbers, other, CHECKPOINT)
+
+
+@pytest.mark.parametrize("patients", [protocol.keys.MOST_PATIENTS + 1, 1e300, -2, 3.5])
+def test_a_number_of_patients_that_no_site_has_is_refused(patients):
+    refusal("description", "patients", patients)
+
+
+@pytest.mark.parametrize(("named", "most"), [(None, protocol.keys.MOST_PATIENTS_WITHHELD), (57, 57)])
+def test_a_site_trains_on_no_more_patients_than_it_has(named, most):
+    def update(patients):
+        return {"patients": patients, "events": 1, "weight": patients, SEEN: [1, 1], MISSED: [1, 1]}
+
+    assert contribution_from_numbers(update(most), EXPERIMENT, most=most_patients(named)).weight == most
+    with pytest.raises(ProtocolError, match="'patients' holds a number that is not from 0"):
+        contribution_from_numbers(update(most + 1), EXPERIMENT, most=most_patients(named))
 
 
 def test_withheld_counts_are_told_from_zero():

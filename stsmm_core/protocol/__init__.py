@@ -40,7 +40,10 @@ from stsmm_core.protocol.keys import (
     WITHHELD_VARIABLES,
     Numbers,
     ProtocolError,
+    most_patients,
     read_array,
+    read_count,
+    read_counts,
     run_name,
 )
 
@@ -80,6 +83,9 @@ __all__ = [
     "WITHHELD_VARIABLES",
     "Numbers",
     "ProtocolError",
+    "most_patients",
     "read_array",
+    "read_count",
+    "read_counts",
     "run_name",
 ]

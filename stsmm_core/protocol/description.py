@@ -7,7 +7,17 @@ from stsmm_core.cohort.clinical import ClinicalSummary
 from stsmm_core.cohort.dictionary import VARIABLES, Category, Number
 from stsmm_core.config import Experiment
 from stsmm_core.imaging.flag_kinds import KINDS_AS_READ
-from stsmm_core.protocol.keys import CHANNELS, NAME, WITHHELD, WITHHELD_VARIABLES, Numbers, ProtocolError, read_array
+from stsmm_core.protocol.keys import (
+    CHANNELS,
+    MOST_PATIENTS,
+    NAME,
+    WITHHELD,
+    WITHHELD_VARIABLES,
+    Numbers,
+    ProtocolError,
+    read_array,
+    read_counts,
+)
 from stsmm_core.training.centre import SiteDescription
 
 
@@ -33,6 +43,7 @@ def description_from_numbers(
     def count(value: Any) -> int | None:
         return None if int(value) == WITHHELD else int(value)
 
+    patients = count(read_counts(numbers, "patients", (), most=MOST_PATIENTS, withheld=True))
     site, channels, withheld = (identity.get(key) for key in (NAME, CHANNELS, WITHHELD_VARIABLES))
     if not isinstance(site, str) or not isinstance(channels, list) or not isinstance(withheld, list):
         raise ProtocolError("the site's name, channels or withheld variables are missing from the message")
@@ -43,7 +54,7 @@ def description_from_numbers(
     return SiteDescription(
         site,
         tuple(str(name) for name in channels),
-        count(read_array(numbers, "patients", ())),
+        patients,
         {name: count(value) for name, value in zip(experiment.data.endpoints, events, strict=True)},
         count(read_array(numbers, "with-image", ())),
         _summary_from_numbers(numbers, experiment),

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from stsmm_core.config import Experiment
 from stsmm_core.protocol.keys import Numbers, ProtocolError, read_array
-from stsmm_core.survival.cells import Cells
+from stsmm_core.survival.cells import OPEN_END, Cells
 from stsmm_core.survival.common_scale import OutputSums, Scale
 from stsmm_core.survival.development import DevelopmentSums
 from stsmm_core.survival.leaving import Leaving
@@ -166,7 +166,8 @@ def _cells_to_numbers(cells: Cells, prefix: str) -> Numbers:
 def _cells_from_numbers(numbers: Mapping[str, Any], prefix: str, samples: int) -> Cells:
     count = _length(numbers, f"{prefix}.risk-low")
     risk_low, risk_high, time_low, time_high = (
-        read_array(numbers, f"{prefix}.{name.replace('_', '-')}", (count,)) for name in EDGES
+        read_array(numbers, f"{prefix}.{name.replace('_', '-')}", (count,), low=-OPEN_END, high=OPEN_END)
+        for name in EDGES
     )
     if (risk_low > risk_high).any() or (time_low > time_high).any():
         raise ProtocolError(f"cells '{prefix}': an upper edge lies below the lower one")

@@ -62,6 +62,14 @@ Numbers = dict[str, Any]
 
 WITHHELD = -1
 """A count below the site's minimum cell size."""
+MOST_PATIENTS = 50_000
+"""That a site can have: far more than any hospital sees with a sarcoma, and their pairs would fit no site's memory."""
+MOST_PATIENTS_WITHHELD = 100
+"""That a site can have which withholds how many: a minimum cell size is about 5, never near this."""
+LARGEST_COUNT = 10_000_000
+"""Patients may count many times: once an endpoint, or once a repeat of cross-validation."""
+LARGEST_NUMBER = 1e12
+"""Sizes of fields that are no counts stay far below this; sums of so large numbers, and their squares, are finite."""
 
 
 class ProtocolError(StsmmError):
@@ -79,8 +87,24 @@ def run_name(text: str) -> str:
     return text
 
 
-def read_array(numbers: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A field as a finite array of the agreed shape."""
+def most_patients(named: int | None) -> int:
+    """How many patients a site may speak of that has named so many, or withheld the number."""
+    return MOST_PATIENTS_WITHHELD if named is None else named
+
+
+def read_array(
+    numbers: Mapping[str, Any],
+    key: str,
+    shape: tuple[int, ...],
+    *,
+    low: float = -LARGEST_NUMBER,
+    high: float = LARGEST_NUMBER,
+) -> NDArray[np.float64]:
+    """A field as an array of the agreed shape, with numbers from `low` to `high`.
+
+    Raises:
+        ProtocolError: naming the field, when it holds something else.
+    """
     if key not in numbers:
         raise ProtocolError(f"field '{key}' is missing from the message")
     try:
@@ -91,4 +115,32 @@ def read_array(numbers: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> 
         raise ProtocolError(f"field '{key}' holds {values.size} numbers, not {int(np.prod(shape))}")
     if not np.isfinite(values).all():
         raise ProtocolError(f"field '{key}' holds a value that is not a number")
+    if low == 0 and (values < 0).any():
+        raise ProtocolError(f"field '{key}' holds a negative number")
+    if (values < low).any() or (values > high).any():
+        raise ProtocolError(f"field '{key}' holds a number that is not from {low:g} to {high:g}")
     return values.reshape(shape)
+
+
+def read_counts(
+    numbers: Mapping[str, Any],
+    key: str,
+    shape: tuple[int, ...],
+    *,
+    most: int = LARGEST_COUNT,
+    withheld: bool = False,
+) -> NDArray[np.float64]:
+    """A field of whole numbers from 0 to `most`, or `WITHHELD` where the field allows it.
+
+    Raises:
+        ProtocolError: naming the field, when it holds something else.
+    """
+    values = read_array(numbers, key, shape, low=WITHHELD if withheld else 0, high=most)
+    if (values != np.rint(values)).any():
+        raise ProtocolError(f"field '{key}' holds a number that is not a count")
+    return values
+
+
+def read_count(numbers: Mapping[str, Any], key: str, *, most: int = LARGEST_COUNT) -> int:
+    """A field of one whole number from 0 to `most`."""
+    return int(read_counts(numbers, key, (), most=most))

@@ -10,6 +10,7 @@ from stsmm_core.config import Experiment
 from stsmm_core.protocol.keys import (
     BLENDING,
     EVENTS,
+    LARGEST_COUNT,
     MISSED,
     PATIENTS,
     SEEN,
@@ -18,6 +19,7 @@ from stsmm_core.protocol.keys import (
     Numbers,
     ProtocolError,
     read_array,
+    read_count,
 )
 from stsmm_core.training.losses import LossChanges, LossSums
 from stsmm_core.training.rounds import RoundLosses, TrainedRound
@@ -67,15 +69,20 @@ def contribution_to_numbers(trained: TrainedRound, weight: float) -> Numbers:
     }
 
 
-def contribution_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> Contribution:
+def contribution_from_numbers(
+    numbers: Mapping[str, Any], experiment: Experiment, *, most: int = LARGEST_COUNT
+) -> Contribution:
     """Inverse of `contribution_to_numbers`.
 
+    Args:
+        most: patients that the site may have trained on.
+
     Raises:
-        ProtocolError: when a count is none, or the weight is not what the counts allow.
+        ProtocolError: when a count is none or too large, or the weight is not what the counts allow.
     """
-    patients, events, weight = (float(read_array(numbers, key, ())) for key in (PATIENTS, EVENTS, WEIGHT))
-    if not all(count >= 0 and count.is_integer() for count in (patients, events)):
-        raise ProtocolError("the update has a number of patients or events that is not a count")
+    patients = read_count(numbers, PATIENTS, most=most)
+    events = read_count(numbers, EVENTS, most=len(experiment.data.endpoints) * patients)
+    weight = float(read_array(numbers, WEIGHT, ()))
     count = events if experiment.federation.weighted_by == "events" or events == 0 else patients
     spread = 2.0 if experiment.federation.site_factor == "generalisation" else 1.0
     if not count / spread <= weight <= count * spread:

@@ -100,6 +100,8 @@ MISDEEDS = [
     ("a weight below 0", says(weight=-3.0), "no valid weight"),
     ("a weight above its count", says(weight=1e6), "no valid weight"),
     ("half an event", says(events=2.5, weight=2.5), "not a count"),
+    ("more patients than it has", says(patients=10**6, weight=1e6), "'patients' holds a number that is not from 0 to"),
+    ("more events than patients", says(events=10**6), "'events' holds a number that is not from 0 to"),
     ("no word on its modalities", says(**{protocol.SEEN: [2, 2]}), "what it was trained on"),
     ("no word on its events", says(**{protocol.TAUGHT: [2] * 6}), "what it was trained on"),
     ("an error", failed, "no answer: the message or its answer did not come across whole"),
