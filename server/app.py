@@ -76,7 +76,10 @@ def _run(grid: Grid, context: Context, run: Path) -> None:
     )
     metrics["survival"] = describe_curves(
         consortium.ask(
-            TIME_COUNTS_ACTION, "survival curves", {}, lambda numbers: time_counts_from_numbers(numbers, experiment)
+            TIME_COUNTS_ACTION,
+            "survival curves",
+            {},
+            lambda numbers, most: time_counts_from_numbers(numbers, experiment, most=most),
         )
     )
     write_metrics(metrics, run / METRICS_FILE)

@@ -165,14 +165,12 @@ class FlowerConsortium:
         Raises:
             RunError: when no site could.
         """
-        replies = self._send(f"evaluate.{protocol.PAIRS_ACTION}", self._config(), self._sites)
-
-        def read(reply: Message) -> list[list[PairCounts]]:
-            return pairs_from_numbers(read_numbers(reply), self._experiment)
-
-        by_name = {self._sites[reply.metadata.src_node_id]: reply for reply in replies}
-        counts = {site: self._read(by_name[site], "test", read) for site in sorted(by_name)}
-        tested = {site: pairs for site, pairs in counts.items() if pairs is not None}
+        tested = self.ask(
+            protocol.PAIRS_ACTION,
+            "test",
+            {},
+            lambda numbers, most: pairs_from_numbers(numbers, self._experiment, most=most),
+        )
         if not tested:
             raise RunError(f"no site could test the model; {GO_ON} with the test")
         return tested
@@ -182,7 +180,7 @@ class FlowerConsortium:
         action: str,
         stage: str,
         numbers: Mapping[str, Any],
-        read: Callable[[MetricRecord], Reading],
+        read: Callable[[MetricRecord, int], Reading],
         *,
         sites: Collection[str] | None = None,
     ) -> dict[str, Reading]:
@@ -192,6 +190,7 @@ class FlowerConsortium:
             action: of the evaluate messages.
             stage: how the log calls the question.
             numbers: what it holds, beside the fold and the encoding.
+            read: what an answer says, from its numbers and how many patients the site may speak of.
             sites: who is asked; all of the fold if not given.
         """
         config = self._config()
@@ -199,9 +198,11 @@ class FlowerConsortium:
         asked = [node for node, site in self._sites.items() if sites is None or site in sites]
         replies = self._send(f"evaluate.{action}", config, asked)
         by_name = {self._sites[reply.metadata.src_node_id]: reply for reply in replies}
-        answers = {
-            site: self._read(by_name[site], stage, lambda reply: read(read_numbers(reply))) for site in sorted(by_name)
-        }
+
+        def read_within(reply: Message) -> Reading:
+            return read(read_numbers(reply), self._patients[self._sites[reply.metadata.src_node_id]])
+
+        answers = {site: self._read(by_name[site], stage, read_within) for site in sorted(by_name)}
         return {site: answer for site, answer in answers.items() if answer is not None}
 
     def leave_out(self, sites: Iterable[str], reason: str) -> None:
@@ -239,7 +240,8 @@ class FlowerConsortium:
         if identity.get(protocol.SCHEMA) != SCHEMA_VERSION:
             raise LeftOut(f"its cohorts do not have schema version {SCHEMA_VERSION}")
         description = description_from_numbers(numbers, identity, self._experiment)
-        return description, training_sums_from_numbers(numbers, self._experiment)
+        most = protocol.most_patients(description.patients)
+        return description, training_sums_from_numbers(numbers, self._experiment, most=most)
 
     def _note_version(self, reply: Message, site: str) -> None:
         """The code is the same everywhere; what it is run by may not be."""

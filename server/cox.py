@@ -11,7 +11,7 @@ from server.consortium import FlowerConsortium
 from stsmm_core.cohort.clinical import ClinicalEncoding
 from stsmm_core.config import Experiment
 from stsmm_core.errors import RunError
-from stsmm_core.protocol import FOLD, cox, read_array
+from stsmm_core.protocol import FOLD, cox, read_count
 from stsmm_core.survival.baseline import BaselineHazard
 from stsmm_core.survival.risk_set_sums import Floats, PartialLikelihood, RiskSetSums
 from stsmm_core.training.cox import ColumnAnswer, SitesChanged
@@ -46,7 +46,7 @@ class FlowerCox:
             cox.COX_COLUMNS_ACTION,
             f"columns of {self._name(endpoint)}",
             self._question(fold, endpoint),
-            lambda numbers: cox.columns_from_numbers(numbers, self._experiment),
+            lambda numbers, most: cox.columns_from_numbers(numbers, self._experiment, most=most),
         )
         if len(answers) < self._experiment.federation.min_sites:
             raise RunError(
@@ -64,7 +64,7 @@ class FlowerCox:
             cox.COX_SUMS_ACTION,
             endpoint,
             question,
-            lambda numbers: cox.sums_from_numbers(numbers, self._experiment, **shape),
+            lambda numbers, most: cox.sums_from_numbers(numbers, self._experiment, most=most, **shape),
         )
         return reduce(add, answers.values())
 
@@ -74,14 +74,19 @@ class FlowerCox:
             cox.COX_LIKELIHOOD_ACTION,
             endpoint,
             self._question(fold, endpoint, term),
-            lambda numbers: cox.likelihood_from_numbers(numbers, columns=len(term.design.columns)),
+            lambda numbers, _: cox.likelihood_from_numbers(numbers, columns=len(term.design.columns)),
         )
         return reduce(add, answers.values())
 
     def baselines(self, fold: int, endpoint: int, term: CoxTerm) -> Mapping[str, BaselineHazard]:
         """Each member's own baseline hazard."""
         question = self._question(fold, endpoint, term)
-        return self._of_members(cox.COX_BASELINE_ACTION, endpoint, question, cox.baseline_from_numbers)
+        return self._of_members(
+            cox.COX_BASELINE_ACTION,
+            endpoint,
+            question,
+            lambda numbers, most: cox.baseline_from_numbers(numbers, most=most),
+        )
 
     def keep_risks(self, fold: int, terms: Mapping[str, CoxTerm]) -> None:
         """Let every site of the fold keep the risks of its test patients, whether it could be fitted to or not."""
@@ -91,7 +96,7 @@ class FlowerCox:
         self._consortium.ask(cox.COX_RISKS_ACTION, "predict", numbers, _count)
 
     def _of_members(
-        self, action: str, endpoint: int, question: Mapping[str, Any], read: Callable[[MetricRecord], Reading]
+        self, action: str, endpoint: int, question: Mapping[str, Any], read: Callable[[MetricRecord, int], Reading]
     ) -> dict[str, Reading]:
         stage = f"fit of {self._name(endpoint)}"
         answers = self._consortium.ask(action, stage, question, read, sites=self._members)
@@ -109,5 +114,5 @@ class FlowerCox:
         return self._experiment.data.endpoints[endpoint]
 
 
-def _count(numbers: MetricRecord) -> int:
-    return int(read_array(numbers, "patients", ()))
+def _count(numbers: MetricRecord, most: int) -> int:
+    return read_count(numbers, "patients", most=most)

@@ -28,22 +28,26 @@ def ask_for_test(consortium: FlowerConsortium, experiment: Experiment) -> Federa
         RunError: when no site answers.
     """
 
-    def ask(action: str, numbers: Mapping[str, Any], read: Callable[[MetricRecord], Reading]) -> dict[str, Reading]:
+    def ask(
+        action: str, numbers: Mapping[str, Any], read: Callable[[MetricRecord, int], Reading]
+    ) -> dict[str, Reading]:
         told = consortium.ask(action, "test", numbers, read)
         if not told:
             raise RunError(f"no site could test the model; {GO_ON} with the test")
         return told
 
     return run_test(
-        lambda: ask(protocol.SCALE_ACTION, {}, lambda numbers: output_sums_from_numbers(numbers, experiment)),
+        lambda: ask(
+            protocol.SCALE_ACTION, {}, lambda numbers, most: output_sums_from_numbers(numbers, experiment, most=most)
+        ),
         lambda scale: ask(
             protocol.DEVELOPMENT_ACTION,
             scale_to_numbers(scale),
-            lambda numbers: development_from_numbers(numbers, experiment),
+            lambda numbers, most: development_from_numbers(numbers, experiment, most=most),
         ),
         lambda scale, development: ask(
             protocol.TEST_ACTION,
             scale_to_numbers(scale) | development_to_numbers(development, experiment),
-            lambda numbers: site_test_from_numbers(numbers, experiment),
+            lambda numbers, most: site_test_from_numbers(numbers, experiment, most=most),
         ),
     )

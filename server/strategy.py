@@ -129,9 +129,9 @@ class GradientBlending(Strategy):
 
         def read(reply: Message, site: str) -> RoundLosses:
             numbers = read_numbers(reply)
-            losses = losses_from_numbers(numbers, self._experiment, server_round)
+            losses = losses_from_numbers(numbers, self._experiment, server_round, most=self._patients[site])
             if server_round == 0:
-                self._look_at_coding(site, protocol.read_array(numbers, protocol.INVERTED, (len(endpoints),)))
+                self._look_at_coding(site, protocol.read_counts(numbers, protocol.INVERTED, (len(endpoints),), most=1))
             if due:
                 own[site] = blending_from_numbers(numbers, self._experiment)
             return losses

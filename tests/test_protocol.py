@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from flwr.app import Array, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
@@ -10,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from stsmm_core import protocol
-from stsmm_core.cohort.clinical import ClinicalEncoding, ClinicalSummary
+from stsmm_core.cohort.clinical import ClinicalEncoding, ClinicalSummary, summarise
 from stsmm_core.cohort.dictionary import VARIABLES, Category, Number
 from stsmm_core.config import Data, Evaluation, Experiment
 from stsmm_core.imaging.flag_kinds import FLAG_KINDS, KINDS_AS_READ
@@ -21,6 +22,7 @@ from stsmm_core.protocol.description import (
     training_sums_from_numbers,
     training_sums_to_numbers,
 )
+from stsmm_core.protocol.evaluation import output_sums_from_numbers, output_sums_to_numbers
 from stsmm_core.protocol.pairs import pairs_from_numbers, pairs_to_numbers
 from stsmm_core.protocol.parts import bounded, check_part
 from stsmm_core.protocol.rounds import (
@@ -31,6 +33,7 @@ from stsmm_core.protocol.rounds import (
     losses_to_numbers,
 )
 from stsmm_core.protocol.weights import LONGEST_HEAD, pack_weights, unpack_weights
+from stsmm_core.survival.common_scale import OutputSums
 from stsmm_core.survival.concordance import PairCounts
 from stsmm_core.training.centre import SiteDescription
 from stsmm_core.training.losses import LossChanges, LossSums
@@ -66,7 +69,8 @@ def a_summary(seed=0):
         if isinstance(variable, Category):
             levels[key] = tuple(float(count) for count in rng.integers(0, 50, size=len(variable.levels)))
         else:
-            numbers[key] = (float(rng.integers(1, 50)), *rng.uniform(0, 1e6, size=2).tolist())
+            values = rng.uniform(variable.low, variable.high, size=rng.integers(1, 50))
+            numbers[key] = (float(len(values)), float(values.sum()), float((values**2).sum()))
     return ClinicalSummary(numbers, levels)
 
 
@@ -113,9 +117,9 @@ def some_pairs(seed=0):
     rng = np.random.default_rng(seed)
 
     def counts():
-        replicates = rng.integers(0, 99, size=(2, EXPERIMENT.evaluation.bootstrap_replicates)).astype(float)
-        patients, events = rng.integers(0, 99, size=2).tolist()
-        return PairCounts(float(rng.integers(99)) / 2, float(rng.integers(99)), *replicates, patients, events)
+        pairs = rng.integers(0, 99, size=(2, EXPERIMENT.evaluation.bootstrap_replicates)).astype(float)
+        (concordant, comparable), (events, patients) = (np.sort(rng.integers(0, 99, size=2)).tolist() for _ in "ab")
+        return PairCounts(concordant / 2, float(comparable), *np.sort(pairs, axis=0), patients, events)
 
     return [[counts() for _ in range(ENDPOINTS)] for _ in range(HEADS)]
 
@@ -320,11 +324,37 @@ def test_a_number_of_patients_that_no_site_has_is_refused(patients):
 @pytest.mark.parametrize(("named", "most"), [(None, protocol.keys.MOST_PATIENTS_WITHHELD), (57, 57)])
 def test_a_site_trains_on_no_more_patients_than_it_has(named, most):
     def update(patients):
-        return {"patients": patients, "events": 1, "weight": patients, SEEN: [1, 1], MISSED: [1, 1]}
+        return {"patients": patients, "events": 1, "weight": patients, SEEN: [1, 1], MISSED: [1, 1], TAUGHT: [1] * 6}
 
     assert contribution_from_numbers(update(most), EXPERIMENT, most=most_patients(named)).weight == most
     with pytest.raises(ProtocolError, match="'patients' holds a number that is not from 0"):
         contribution_from_numbers(update(most + 1), EXPERIMENT, most=most_patients(named))
+
+
+NUMBERS = [key for key in EXPERIMENT.data.variables if isinstance(VARIABLES[key], Number)]
+
+
+@given(st.data())
+def test_sums_of_honest_patients_are_taken(data):
+    clinical = pd.DataFrame(
+        {
+            key: data.draw(st.lists(st.floats(VARIABLES[key].low, VARIABLES[key].high), min_size=9, max_size=9))
+            for key in NUMBERS
+        }
+    ).head(data.draw(st.integers(0, 9)))
+    if data.draw(st.booleans()):  # nobody differs: all is rounding
+        clinical[:] = clinical.head(1).to_numpy().repeat(len(clinical), axis=0)
+    sums = ClinicalSummary(summarise(clinical, NUMBERS).numbers, {})
+    read = training_sums_from_numbers(training_sums_to_numbers(sums), EXPERIMENT, most=len(clinical))
+    assert_equal(read, sums)
+
+
+@given(st.integers(0, 20), st.integers(0, 2**32), st.floats(0, 1e5), st.floats(-1e5, 1e5))
+def test_outputs_of_honest_patients_are_taken(patients, seed, spread, centre):
+    shape = (EXPERIMENT.evaluation.runs, HEADS, ENDPOINTS, patients)
+    outputs = np.random.default_rng(seed).normal(centre, spread, shape)
+    sums = OutputSums(np.full(shape[:-1], float(patients)), outputs.sum(axis=-1), (outputs**2).sum(axis=-1))
+    assert_equal(output_sums_from_numbers(output_sums_to_numbers(sums), EXPERIMENT, most=patients), sums)
 
 
 def test_withheld_counts_are_told_from_zero():

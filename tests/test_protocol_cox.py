@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, MetricRecord
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from stsmm_core.cohort.covariates import ColumnSums, Design, candidates_of
+from stsmm_core.cohort.covariates import ColumnSums, Design, candidates_of, sum_columns
 from stsmm_core.config import parse_experiment
 from stsmm_core.protocol import ProtocolError, cox
 from stsmm_core.protocol.time_counts import time_counts_from_numbers, time_counts_to_numbers
@@ -68,6 +70,52 @@ def test_sums_that_cannot_be_are_refused(change):
     change(numbers)
     with pytest.raises(ProtocolError):
         cox.sums_from_numbers(numbers, experiment("breslow"), times=5, columns=3)
+
+
+@pytest.mark.parametrize("ties", ["breslow", "efron"])
+@given(
+    patients=st.integers(1, 40),
+    days=st.integers(1, 400),
+    seed=st.integers(0, 2**32),
+    size=st.floats(0, 20),
+    rare=st.booleans(),
+)
+def test_sums_of_honest_patients_are_taken(ties, patients, days, seed, size, rare):
+    """Whatever the coefficients on the way to the best, and columns that few patients have or that nearly agree."""
+    rng = np.random.default_rng(seed)
+    covariates = rng.normal(size=(patients, 4))
+    covariates[:, 1] = covariates[:, 0] * (1 + 1e-9)
+    covariates[:, 2] = (rng.random(patients) < 0.05) * 100.0 - 5.0 if rare else 0.3
+    time, event = rng.integers(0, days, patients).astype(float), (rng.random(patients) < 0.6).astype(float)
+    times = np.unique(np.concatenate([time[event > 0], rng.integers(0, days, 3)]))
+    coefficients = np.array([1, -1, 0.1, 1]) * rng.uniform(-size, size, 4)
+    sums = sum_risk_sets(covariates, time=time, event=event, coefficients=coefficients, times=times, ties=ties)
+    numbers = cox.sums_to_numbers(sums, experiment(ties))
+    got = cox.sums_from_numbers(numbers, experiment(ties), times=len(times), columns=4, most=patients)
+    np.testing.assert_allclose(got.at_risk.second, sums.at_risk.second, rtol=1e-9)
+    likelihood = sums.likelihood(coefficients)
+    cox.likelihood_from_numbers(cox.likelihood_to_numbers(likelihood), columns=4)
+
+
+@given(patients=st.integers(0, 40), seed=st.integers(0, 2**32), minimum=st.integers(1, 5), scale=st.floats(0, 1e6))
+def test_columns_of_honest_patients_are_taken(patients, seed, minimum, scale):
+    rng = np.random.default_rng(seed)
+    values = (rng.random((patients, WIDTH)) < 0.5).astype(float)
+    values[:, 0] *= scale
+    event_times = np.unique(rng.integers(0, 50_000, patients)).astype(float)
+    answer = ColumnAnswer(sum_columns(values, ("age", "sex"), minimum=minimum), patients, event_times, 30.0)
+    got = cox.columns_from_numbers(cox.columns_to_numbers(answer), experiment(), most=patients)
+    np.testing.assert_array_equal(got.sums.second, answer.sums.second)
+
+
+@given(st.lists(st.tuples(st.floats(0, 50_000), st.booleans()), max_size=40), st.integers(1, 5))
+def test_counts_by_time_of_honest_patients_are_taken(patients, minimum):
+    time, event = (np.array(column, dtype=float) for column in zip(*patients, strict=True)) if patients else ([], [])
+    assume(minimum == 1 or not 0 < len(time) < minimum)
+    counts = count_times(time=np.asarray(time), event=np.asarray(event), minimum=minimum)
+    numbers = time_counts_to_numbers({"os": counts, "dm": None})
+    got = time_counts_from_numbers(numbers, experiment(), most=len(patients))
+    np.testing.assert_array_equal(got["os"].events, counts.events)
 
 
 def test_a_site_without_an_event_has_an_answer():

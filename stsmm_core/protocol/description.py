@@ -9,16 +9,23 @@ from stsmm_core.config import Experiment
 from stsmm_core.imaging.flag_kinds import KINDS_AS_READ
 from stsmm_core.protocol.keys import (
     CHANNELS,
+    LARGEST_COUNT,
+    LARGEST_NUMBER,
     MOST_PATIENTS,
     NAME,
     WITHHELD,
     WITHHELD_VARIABLES,
     Numbers,
     ProtocolError,
+    check_sums,
+    most_patients,
     read_array,
     read_counts,
 )
 from stsmm_core.training.centre import SiteDescription
+
+BEYOND_RANGE = 10.0
+"""A value may lie so many times beyond the range of its variable: that of a size taken from a mask is not checked."""
 
 
 def description_to_numbers(description: SiteDescription, experiment: Experiment) -> Numbers:
@@ -49,15 +56,22 @@ def description_from_numbers(
         raise ProtocolError("the site's name, channels or withheld variables are missing from the message")
     if not set(withheld) <= set(experiment.data.variables):
         raise ProtocolError("the site withholds a variable that the experiment does not ask for")
-    events = read_array(numbers, "events", (len(experiment.data.endpoints),))
-    flagged = read_array(numbers, "image-flags", (len(KINDS_AS_READ),))
+    most = most_patients(patients)
+    events, flagged, with_image = (
+        read_counts(numbers, key, shape, most=most, withheld=True)
+        for key, shape in (
+            ("events", (len(experiment.data.endpoints),)),
+            ("image-flags", (len(KINDS_AS_READ),)),
+            ("with-image", ()),
+        )
+    )
     return SiteDescription(
         site,
         tuple(str(name) for name in channels),
         patients,
         {name: count(value) for name, value in zip(experiment.data.endpoints, events, strict=True)},
-        count(read_array(numbers, "with-image", ())),
-        _summary_from_numbers(numbers, experiment),
+        count(with_image),
+        _summary_from_numbers(numbers, experiment, most),
         tuple(withheld),
         {kind: count(value) for kind, value in zip(KINDS_AS_READ, flagged, strict=True)},
     )
@@ -68,30 +82,39 @@ def training_sums_to_numbers(training: ClinicalSummary) -> Numbers:
     return {f"training.{key}": list(sums) for key, sums in training.numbers.items()}
 
 
-def training_sums_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> ClinicalSummary:
-    """Inverse of `training_sums_to_numbers`."""
-    return ClinicalSummary(_sums_of_numbers(numbers, "training", experiment), {})
+def training_sums_from_numbers(
+    numbers: Mapping[str, Any], experiment: Experiment, *, most: int = LARGEST_COUNT
+) -> ClinicalSummary:
+    """Inverse of `training_sums_to_numbers`, of at most so many patients."""
+    return ClinicalSummary(_sums_of_numbers(numbers, "training", experiment, most), {})
 
 
 def _summary_to_numbers(summary: ClinicalSummary) -> Numbers:
     return {f"cohort.{key}": list(value) for key, value in (summary.numbers | summary.levels).items()}
 
 
-def _summary_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> ClinicalSummary:
+def _summary_from_numbers(numbers: Mapping[str, Any], experiment: Experiment, most: int) -> ClinicalSummary:
     levels = {
-        key: tuple(read_array(numbers, f"cohort.{key}", (len(variable.levels),)).tolist())
+        key: tuple(read_counts(numbers, f"cohort.{key}", (len(variable.levels),), most=most).tolist())
         for key, variable in ((key, VARIABLES[key]) for key in experiment.data.variables)
         if isinstance(variable, Category)
     }
-    return ClinicalSummary(_sums_of_numbers(numbers, "cohort", experiment), levels)
+    return ClinicalSummary(_sums_of_numbers(numbers, "cohort", experiment, most), levels)
 
 
 def _sums_of_numbers(
-    numbers: Mapping[str, Any], group: str, experiment: Experiment
+    numbers: Mapping[str, Any], group: str, experiment: Experiment, most: int
 ) -> dict[str, tuple[float, float, float]]:
     sums: dict[str, tuple[float, float, float]] = {}
     for key in experiment.data.variables:
-        if isinstance(VARIABLES[key], Number):
-            n, first, second = read_array(numbers, f"{group}.{key}", (3,)).tolist()
+        variable = VARIABLES[key]
+        if isinstance(variable, Number):
+            field = f"{group}.{key}"
+            three = read_array(numbers, field, (3,), high=LARGEST_NUMBER**2)
+            n, first, second = three.tolist()
+            if not 0 <= n <= most or n != int(n):
+                raise ProtocolError(f"field '{field}' begins with a number that is not a count from 0 to {most}")
+            largest = BEYOND_RANGE * max(abs(variable.low), abs(variable.high))
+            check_sums(three[:1], three[1:2], three[2:], field, largest=largest)
             sums[key] = (n, first, second)
     return sums

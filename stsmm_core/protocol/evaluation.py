@@ -1,19 +1,30 @@
 """The test over all sites: sums of outputs, development sums, and what each site tells of its test patients."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stsmm_core.config import Experiment
-from stsmm_core.protocol.keys import Numbers, ProtocolError, read_array
+from stsmm_core.protocol.keys import (
+    LARGEST_COUNT,
+    LARGEST_NUMBER,
+    Numbers,
+    ProtocolError,
+    check_sums,
+    read_array,
+    read_count,
+    read_counts,
+    read_length,
+    read_times,
+)
+from stsmm_core.protocol.time_counts import read_counts_at
 from stsmm_core.survival.cells import OPEN_END, Cells
 from stsmm_core.survival.common_scale import OutputSums, Scale
 from stsmm_core.survival.development import DevelopmentSums
 from stsmm_core.survival.leaving import Leaving
 from stsmm_core.survival.site_sums import GROUPS, Development, HorizonSums, RankSums, RiskSums, SiteTest
-from stsmm_core.survival.time_counts import TimeCounts
 
 SUMS = (
     "size",
@@ -35,10 +46,16 @@ def output_sums_to_numbers(sums: OutputSums) -> Numbers:
     return {f"outputs.{name}": getattr(sums, name).ravel().tolist() for name in ("n", "total", "squares")}
 
 
-def output_sums_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> OutputSums:
-    """Inverse of `output_sums_to_numbers`."""
+def output_sums_from_numbers(
+    numbers: Mapping[str, Any], experiment: Experiment, *, most: int = LARGEST_COUNT
+) -> OutputSums:
+    """Inverse of `output_sums_to_numbers`, of at most so many patients."""
     shape = _shape(experiment)
-    return OutputSums(*(read_array(numbers, f"outputs.{name}", shape) for name in ("n", "total", "squares")))
+    n = read_counts(numbers, "outputs.n", shape, most=most)
+    total = read_array(numbers, "outputs.total", shape)
+    squares = read_array(numbers, "outputs.squares", shape, low=0, high=LARGEST_NUMBER**2)
+    check_sums(n, total, squares, "outputs.squares", largest=LARGEST_NUMBER)
+    return OutputSums(n, total, squares)
 
 
 def scale_to_numbers(scale: Scale) -> Numbers:
@@ -66,17 +83,14 @@ def development_to_numbers(development: Development, experiment: Experiment) -> 
     return numbers
 
 
-def development_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> list[list[DevelopmentSums]]:
-    """Inverse of `development_to_numbers`."""
+def development_from_numbers(
+    numbers: Mapping[str, Any], experiment: Experiment, *, most: int = LARGEST_COUNT
+) -> list[list[DevelopmentSums]]:
+    """Inverse of `development_to_numbers`, of at most so many patients."""
 
     def read(prefix: str) -> DevelopmentSums:
-        steps = _length(numbers, f"{prefix}.times")
-        times = read_array(numbers, f"{prefix}.times", (steps,))
-        events, censored = (_read_amounts(numbers, f"{prefix}.{name}", (steps,)) for name in ("events", "censored"))
-        log_hazards = read_array(numbers, f"{prefix}.log-hazards", (steps,))
-        _check_times(times, f"{prefix}.times")
-        move = float(read_array(numbers, f"{prefix}.largest-move", ()))
-        return DevelopmentSums(TimeCounts(times, events, censored, move), log_hazards)
+        counts = read_counts_at(numbers, prefix, most)
+        return DevelopmentSums(counts, read_array(numbers, f"{prefix}.log-hazards", counts.times.shape))
 
     return [
         [read(f"development.{fold}.{endpoint}") for endpoint in experiment.data.endpoints]
@@ -110,38 +124,41 @@ def site_test_to_numbers(test: SiteTest, experiment: Experiment) -> Numbers:
     return numbers
 
 
-def site_test_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> SiteTest:
-    """Inverse of `site_test_to_numbers`."""
+def site_test_from_numbers(
+    numbers: Mapping[str, Any], experiment: Experiment, *, most: int = LARGEST_COUNT
+) -> SiteTest:
+    """Inverse of `site_test_to_numbers`, of at most so many patients."""
     samples = 1 + experiment.evaluation.bootstrap_replicates
     folds = range(experiment.evaluation.runs)
 
     def rank(prefix: str) -> RankSums:
         return RankSums(
-            read_array(numbers, f"{prefix}.concordant", (samples,)),
-            read_array(numbers, f"{prefix}.comparable", (samples,)),
+            _read_amounts(numbers, f"{prefix}.concordant", (samples,)),
+            _read_amounts(numbers, f"{prefix}.comparable", (samples,)),
             tuple(_cells_from_numbers(numbers, f"{prefix}.{fold}", samples) for fold in folds),
-            _count(numbers, f"{prefix}.patients"),
-            _count(numbers, f"{prefix}.events"),
+            read_count(numbers, f"{prefix}.patients", most=most),
+            read_count(numbers, f"{prefix}.events", most=most),
         )
 
     def leaving(prefix: str) -> Leaving:
-        steps = _length(numbers, f"{prefix}.times")
-        times = read_array(numbers, f"{prefix}.times", (steps,))
-        _check_times(times, f"{prefix}.times")
+        rows = most * experiment.evaluation.runs
+        times = read_times(numbers, f"{prefix}.times", most=rows)
         events, censored = (
-            _columns_from_numbers(numbers, f"{prefix}.{name}", (samples, steps)) for name in ("events", "censored")
+            _columns_from_numbers(numbers, f"{prefix}.{name}", (samples, len(times))) for name in ("events", "censored")
         )
-        return Leaving(times, events, censored, bool(_count(numbers, f"{prefix}.moved")))
+        if (events[0] + censored[0] < 1).any() or events[0].sum() + censored[0].sum() > rows:
+            raise ProtocolError(f"field '{prefix}.times' holds a time at which no patient left, or too many did")
+        return Leaving(times, events, censored, bool(read_count(numbers, f"{prefix}.moved", most=1)))
 
     def horizon(prefix: str) -> HorizonSums:
-        sums = {name: read_array(numbers, f"{prefix}.{name}", (samples,)) for name in SUMS}
-        groups = {name: read_array(numbers, f"{prefix}.{name}", (samples, GROUPS)) for name in GROUP_SUMS}
+        sums = {name: _read_amounts(numbers, f"{prefix}.{name}", (samples,)) for name in SUMS}
+        groups = {name: _read_amounts(numbers, f"{prefix}.{name}", (samples, GROUPS)) for name in GROUP_SUMS}
         return HorizonSums(
             **sums,
             **groups,
             cells=tuple(_cells_from_numbers(numbers, f"{prefix}.{fold}", samples) for fold in folds),
-            events=_count(numbers, f"{prefix}.events"),
-            beyond=_count(numbers, f"{prefix}.beyond"),
+            events=read_count(numbers, f"{prefix}.events", most=most),
+            beyond=read_count(numbers, f"{prefix}.beyond", most=most),
         )
 
     places = range(len(experiment.evaluation.horizons_years))
@@ -164,7 +181,7 @@ def _cells_to_numbers(cells: Cells, prefix: str) -> Numbers:
 
 
 def _cells_from_numbers(numbers: Mapping[str, Any], prefix: str, samples: int) -> Cells:
-    count = _length(numbers, f"{prefix}.risk-low")
+    count = read_length(numbers, f"{prefix}.risk-low")
     risk_low, risk_high, time_low, time_high = (
         read_array(numbers, f"{prefix}.{name.replace('_', '-')}", (count,), low=-OPEN_END, high=OPEN_END)
         for name in EDGES
@@ -174,7 +191,7 @@ def _cells_from_numbers(numbers: Mapping[str, Any], prefix: str, samples: int) -
     first, second = (
         _columns_from_numbers(numbers, f"{prefix}.{name}", (samples, count)) for name in ("first", "second")
     )
-    unseen = _count(numbers, f"{prefix}.unseen")
+    unseen = read_count(numbers, f"{prefix}.unseen")
     return Cells(risk_low, risk_high, time_low, time_high, first, second, unseen)
 
 
@@ -186,7 +203,7 @@ def _columns_to_numbers(values: NDArray[np.float64], key: str) -> Numbers:
 
 def _columns_from_numbers(numbers: Mapping[str, Any], key: str, shape: tuple[int, int]) -> NDArray[np.float64]:
     samples, columns = shape
-    count = _length(numbers, f"{key}.places")
+    count = read_length(numbers, f"{key}.places")
     places = read_array(numbers, f"{key}.places", (count,))
     used = places.astype(np.intp)
     if (places != used).any() or (np.diff(places) <= 0).any() or not ((used >= 0) & (used < columns)).all():
@@ -200,30 +217,6 @@ def _shape(experiment: Experiment) -> tuple[int, int, int]:
     return experiment.evaluation.runs, len(experiment.heads), len(experiment.data.endpoints)
 
 
-def _length(numbers: Mapping[str, Any], key: str) -> int:
-    """How long a list is whose length is the site's own to say."""
-    if key not in numbers:
-        raise ProtocolError(f"field '{key}' is missing from the message")
-    if not isinstance(numbers[key], Sequence) or isinstance(numbers[key], (str, bytes)):
-        raise ProtocolError(f"field '{key}' is not a list")
-    return len(numbers[key])
-
-
-def _count(numbers: Mapping[str, Any], key: str) -> int:
-    value = float(read_array(numbers, key, ()))
-    if value < 0 or value != int(value):
-        raise ProtocolError(f"field '{key}' is not a count")
-    return int(value)
-
-
-def _check_times(times: NDArray[np.float64], key: str) -> None:
-    if len(times) and (times[0] < 0 or (np.diff(times) <= 0).any()):
-        raise ProtocolError(f"field '{key}' must increase from 0")
-
-
 def _read_amounts(numbers: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A field of counts or weights."""
-    values = read_array(numbers, key, shape)
-    if (values < 0).any():
-        raise ProtocolError(f"field '{key}' holds a negative number")
-    return values
+    """A field of sums of counts or weights; a pair has a product of two weights, which may be large."""
+    return read_array(numbers, key, shape, low=0, high=LARGEST_NUMBER**2)

@@ -1,7 +1,7 @@
 """Message types, record keys and the reading of a field."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,9 +60,14 @@ PROXIMAL_MU = "proximal-mu"
 Numbers = dict[str, Any]
 """A record of numbers and lists of numbers."""
 
+LONGEST_TIME_DAYS = 150 * 365.25
+"""No patient lives longer."""
+ROUNDING = 1e-9
+"""By which two sums over the same patients may miss what holds of them exactly."""
+
 WITHHELD = -1
 """A count below the site's minimum cell size."""
-MOST_PATIENTS = 50_000
+MOST_PATIENTS = 20_000
 """That a site can have: far more than any hospital sees with a sarcoma, and their pairs would fit no site's memory."""
 MOST_PATIENTS_WITHHELD = 100
 """That a site can have which withholds how many: a minimum cell size is about 5, never near this."""
@@ -139,6 +144,43 @@ def read_counts(
     if (values != np.rint(values)).any():
         raise ProtocolError(f"field '{key}' holds a number that is not a count")
     return values
+
+
+def check_sums(
+    n: NDArray[np.float64], total: NDArray[np.float64], squares: NDArray[np.float64], key: str, *, largest: float
+) -> None:
+    """Whether there are n numbers, none larger than `largest`, with that sum and sum of squares.
+
+    Raises:
+        ProtocolError: naming the field, when there are not.
+    """
+    too_small = (squares < 0) | (n * squares < total**2 * (1 - ROUNDING))
+    if too_small.any() or (squares > n * largest**2 * (1 + ROUNDING)).any():
+        raise ProtocolError(f"field '{key}' holds a sum and a sum of squares of no numbers up to {largest:g}")
+
+
+def read_length(numbers: Mapping[str, Any], key: str) -> int:
+    """How long a list is whose length is the sender's own to say."""
+    if key not in numbers:
+        raise ProtocolError(f"field '{key}' is missing from the message")
+    if not isinstance(numbers[key], Sequence) or isinstance(numbers[key], (str, bytes)):
+        raise ProtocolError(f"field '{key}' is not a list")
+    return len(numbers[key])
+
+
+def read_times(numbers: Mapping[str, Any], key: str, *, most: int = LARGEST_COUNT) -> NDArray[np.float64]:
+    """A field of at most so many times in days that increase, none longer than a life.
+
+    Raises:
+        ProtocolError: naming the field, when it holds something else.
+    """
+    count = read_length(numbers, key)
+    if count > most:
+        raise ProtocolError(f"field '{key}' holds {count} times, more than the {most} patients who can have one")
+    times = read_array(numbers, key, (count,), low=0, high=LONGEST_TIME_DAYS)
+    if (np.diff(times) <= 0).any():
+        raise ProtocolError(f"field '{key}' does not increase")
+    return times
 
 
 def read_count(numbers: Mapping[str, Any], key: str, *, most: int = LARGEST_COUNT) -> int:

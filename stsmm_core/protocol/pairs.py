@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stsmm_core.config import Experiment
-from stsmm_core.protocol.keys import Numbers, read_array
+from stsmm_core.protocol.keys import LARGEST_COUNT, Numbers, ProtocolError, read_array, read_counts
 from stsmm_core.survival.concordance import PairCounts
 
 
@@ -26,14 +27,25 @@ def pairs_to_numbers(pairs: Sequence[Sequence[PairCounts]]) -> Numbers:
     }
 
 
-def pairs_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> list[list[PairCounts]]:
-    """Inverse of `pairs_to_numbers`."""
+def pairs_from_numbers(
+    numbers: Mapping[str, Any], experiment: Experiment, *, most: int = LARGEST_COUNT
+) -> list[list[PairCounts]]:
+    """Inverse of `pairs_to_numbers`, of at most so many patients.
+
+    Raises:
+        ProtocolError: when a count is none, or there are more concordant pairs than pairs, or events than patients.
+    """
     shape = len(experiment.heads), len(experiment.data.endpoints)
     replicates = (*shape, experiment.evaluation.bootstrap_replicates)
-    concordant, comparable = read_array(numbers, "concordant", shape), read_array(numbers, "comparable", shape)
-    patients, events = read_array(numbers, "patients", shape), read_array(numbers, "events", shape)
-    concordant_replicates = read_array(numbers, "concordant-replicates", replicates)
-    comparable_replicates = read_array(numbers, "comparable-replicates", replicates)
+    patients, events = (read_counts(numbers, key, shape, most=most) for key in ("patients", "events"))
+    concordant, comparable = (_read_pairs(numbers, key, shape, most) for key in ("concordant", "comparable"))
+    concordant_replicates, comparable_replicates = (
+        _read_pairs(numbers, f"{key}-replicates", replicates, most) for key in ("concordant", "comparable")
+    )
+    if (events > patients).any():
+        raise ProtocolError("field 'events' holds more than field 'patients'")
+    if (concordant > comparable).any() or (concordant_replicates > comparable_replicates).any():
+        raise ProtocolError("field 'concordant' or its replicates hold more than field 'comparable'")
     return [
         [
             PairCounts(
@@ -48,3 +60,8 @@ def pairs_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> li
         ]
         for head in range(shape[0])
     ]
+
+
+def _read_pairs(numbers: Mapping[str, Any], key: str, shape: tuple[int, ...], most: int) -> NDArray[np.float64]:
+    """Numbers of pairs of patients, ties counted half."""
+    return read_array(numbers, key, shape, low=0, high=most**2)

@@ -11,6 +11,7 @@ from stsmm_core.protocol.keys import (
     BLENDING,
     EVENTS,
     LARGEST_COUNT,
+    LARGEST_NUMBER,
     MISSED,
     PATIENTS,
     SEEN,
@@ -20,6 +21,7 @@ from stsmm_core.protocol.keys import (
     ProtocolError,
     read_array,
     read_count,
+    read_counts,
 )
 from stsmm_core.training.losses import LossChanges, LossSums
 from stsmm_core.training.rounds import RoundLosses, TrainedRound
@@ -114,17 +116,19 @@ def losses_to_numbers(losses: RoundLosses) -> Numbers:
     return numbers
 
 
-def losses_from_numbers(numbers: Mapping[str, Any], experiment: Experiment, round_number: int) -> RoundLosses:
-    """Inverse of `losses_to_numbers`; which fields are due follows from the round."""
+def losses_from_numbers(
+    numbers: Mapping[str, Any], experiment: Experiment, round_number: int, *, most: int = LARGEST_COUNT
+) -> RoundLosses:
+    """Inverse of `losses_to_numbers`, of at most so many patients; which fields are due follows from the round."""
     shape = len(experiment.heads), len(experiment.data.endpoints)
-    validation = _sums_from_numbers(numbers, "validation", shape)
+    validation = _sums_from_numbers(numbers, "validation", shape, most)
     if not experiment.is_checkpoint(round_number):
         return RoundLosses(validation)
     return RoundLosses(
         validation,
-        _sums_from_numbers(numbers, "train", shape),
-        _changes_from_numbers(numbers, "validation-change", shape),
-        _changes_from_numbers(numbers, "train-change", shape),
+        _sums_from_numbers(numbers, "train", shape, most),
+        _changes_from_numbers(numbers, "validation-change", shape, most),
+        _changes_from_numbers(numbers, "train-change", shape, most),
     )
 
 
@@ -132,8 +136,9 @@ def _sums_to_numbers(sums: LossSums, prefix: str) -> Numbers:
     return {f"{prefix}.loss": sums.loss.ravel().tolist(), f"{prefix}.events": sums.events.ravel().tolist()}
 
 
-def _sums_from_numbers(numbers: Mapping[str, Any], prefix: str, shape: tuple[int, int]) -> LossSums:
-    return LossSums(read_array(numbers, f"{prefix}.loss", shape), read_array(numbers, f"{prefix}.events", shape))
+def _sums_from_numbers(numbers: Mapping[str, Any], prefix: str, shape: tuple[int, int], most: int) -> LossSums:
+    loss = read_array(numbers, f"{prefix}.loss", shape)
+    return LossSums(loss, read_counts(numbers, f"{prefix}.events", shape, most=most))
 
 
 def _changes_to_numbers(changes: LossChanges, prefix: str) -> Numbers:
@@ -144,10 +149,12 @@ def _changes_to_numbers(changes: LossChanges, prefix: str) -> Numbers:
     }
 
 
-def _changes_from_numbers(numbers: Mapping[str, Any], prefix: str, shape: tuple[int, int]) -> LossChanges:
+def _changes_from_numbers(numbers: Mapping[str, Any], prefix: str, shape: tuple[int, int], most: int) -> LossChanges:
     heads, endpoints = shape
+    covariances = heads, 2 * endpoints, 2 * endpoints
+    squared = LARGEST_NUMBER**2
     return LossChanges(
         read_array(numbers, f"{prefix}.change", shape),
-        read_array(numbers, f"{prefix}.events", shape),
-        read_array(numbers, f"{prefix}.covariance", (heads, 2 * endpoints, 2 * endpoints)),
+        read_counts(numbers, f"{prefix}.events", shape, most=most),
+        read_array(numbers, f"{prefix}.covariance", covariances, low=-squared, high=squared),
     )

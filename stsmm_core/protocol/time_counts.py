@@ -3,10 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from stsmm_core.config import Experiment
-from stsmm_core.protocol.keys import Numbers, ProtocolError, read_array
+from stsmm_core.protocol.keys import (
+    LARGEST_COUNT,
+    LONGEST_TIME_DAYS,
+    Numbers,
+    ProtocolError,
+    read_array,
+    read_count,
+    read_counts,
+    read_times,
+)
 from stsmm_core.survival.time_counts import TimeCounts
 
 TIME_COUNTS_ACTION = "time_counts"
@@ -25,18 +32,31 @@ def time_counts_to_numbers(counts: Mapping[str, TimeCounts | None]) -> Numbers:
     return numbers
 
 
-def time_counts_from_numbers(numbers: Mapping[str, Any], experiment: Experiment) -> dict[str, TimeCounts | None]:
-    """Inverse of `time_counts_to_numbers`."""
+def time_counts_from_numbers(
+    numbers: Mapping[str, Any], experiment: Experiment, *, most: int = LARGEST_COUNT
+) -> dict[str, TimeCounts | None]:
+    """Inverse of `time_counts_to_numbers`, of at most so many patients."""
     return {
-        endpoint: None if read_array(numbers, f"{endpoint}.withheld", ()) else _counts(numbers, endpoint)
+        endpoint: None
+        if read_count(numbers, f"{endpoint}.withheld", most=1)
+        else read_counts_at(numbers, endpoint, most)
         for endpoint in experiment.data.endpoints
     }
 
 
-def _counts(numbers: Mapping[str, Any], endpoint: str) -> TimeCounts:
-    shape = (len(numbers.get(f"{endpoint}.times", ())),)
-    times = read_array(numbers, f"{endpoint}.times", shape)
-    events, censored = (read_array(numbers, f"{endpoint}.{key}", shape) for key in ("events", "censored"))
-    if (np.diff(times) <= 0).any() or (events < 0).any() or (censored < 0).any():
-        raise ProtocolError(f"the times of '{endpoint}' do not increase, or a count is negative")
-    return TimeCounts(times, events, censored, float(read_array(numbers, f"{endpoint}.largest-move", ())))
+def read_counts_at(numbers: Mapping[str, Any], prefix: str, most: int) -> TimeCounts:
+    """Events and censorings by time, of at most so many patients.
+
+    Raises:
+        ProtocolError: naming the field, when they are none.
+    """
+    times = read_times(numbers, f"{prefix}.times", most=most)
+    events, censored = (
+        read_counts(numbers, f"{prefix}.{key}", times.shape, most=most) for key in ("events", "censored")
+    )
+    if events.sum() + censored.sum() > most:
+        raise ProtocolError(f"field '{prefix}.events' or '{prefix}.censored' counts more patients than there are")
+    if (events + censored < 1).any():
+        raise ProtocolError(f"field '{prefix}.times' holds a time at which no patient left")
+    move = read_array(numbers, f"{prefix}.largest-move", (), low=0, high=LONGEST_TIME_DAYS)
+    return TimeCounts(times, events, censored, float(move))

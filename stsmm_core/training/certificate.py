@@ -41,6 +41,8 @@ UNTOLD_PATIENTS = 4
 UNTOLD_EVENTS = 2
 """Stand for counts that a site withheld."""
 MEAN_DAYS = 2500.0
+LONGEST_DAYS = 36_500.0
+"""The twin's patients die at a hundred years of follow-up at the latest: sites tell of no longer times."""
 MISSING_SHARE = 0.03
 """Patients of the twin without any modality."""
 
@@ -221,7 +223,7 @@ def _twin_of(site: SiteDescription, experiment: Experiment) -> SiteRecords:
     outputs = rng.normal(rng.normal(scale=0.5), 1.0, size=(len(experiment.heads), patients, len(endpoints)))
     outputs[:, rng.random(patients) < MISSING_SHARE] = np.nan
     hazard = np.exp(np.nan_to_num(outputs[0]))
-    time = np.ceil(rng.exponential(MEAN_DAYS / hazard))
+    time = np.minimum(np.ceil(rng.exponential(MEAN_DAYS / hazard)), LONGEST_DAYS)
     event = np.zeros_like(time)
     for column, endpoint in enumerate(endpoints):
         told = site.events.get(endpoint)

@@ -202,6 +202,118 @@ def test_running_statistics_of_another_scanner_take_part(quick, cohorts, federat
     assert not (tmp_path / "audit.jsonl").exists()
 
 
+COX = """
+seed = 5
+data.modalities = ["clinical"]
+model.kind = "cox"
+cox.stratified = STRATIFIED
+evaluation.bootstrap_replicates = 100
+"""
+
+
+def fields(ends, change):
+    """All fields whose names end so: their numbers, changed."""
+
+    def changed(reply):
+        honest = dict(reply.content.metric_records[protocol.METRICS])
+        chosen = {key: value for key, value in honest.items() if key.endswith(ends)}
+        assert chosen, ends
+        changes = {
+            key: [change(number) for number in value] if isinstance(value, list) else change(value)
+            for key, value in chosen.items()
+        }
+        reply.content[protocol.METRICS] = MetricRecord({**honest, **changes})
+        return reply
+
+    return changed
+
+
+def always(value):
+    return lambda _: value
+
+
+def made_up_times(reply):
+    """Two hundred thousand patients, each censored at a time of one's own."""
+    honest = dict(reply.content.metric_records[protocol.METRICS])
+    for key in [key for key in honest if key.endswith(".times")]:
+        times, name = [0.01 * number for number in range(200_000)], key.removesuffix(".times")
+        honest[key] = times
+        for field, value in (("events", 0.0), ("censored", 1.0), ("log-hazards", 0.0)):
+            if f"{name}.{field}" in honest:
+                honest[f"{name}.{field}"] = [value] * len(times)
+    reply.content[protocol.METRICS] = MetricRecord(honest)
+    return reply
+
+
+LIES = [
+    ("query", says(**{"training.age": [1e-300, 1e300, 1e300]}), "training.age"),
+    ("query", says(**{"training.age": [-1.0, 1.0, 1.0]}), "training.age"),
+    ("query", says(**{"training.age": [1e6, 6e7, 3.6e9]}), "training.age"),
+    ("query", says(**{"training.age": [10.0, 600.0, 1.0]}), "training.age"),
+    ("query", says(**{"cohort.age": [0.0, 0.0, 1e11]}), "cohort.age"),
+    ("query", says(**{"with-image": 1e300}), "with-image"),
+    ("evaluate", fields(".events", always(1e300)), "events"),
+    ("evaluate", fields(".loss", always(1.7e308)), "loss"),
+    ("evaluate.scale", fields(".squares", always(1e308)), "outputs.squares"),
+    ("evaluate.scale", fields(".squares", always(0.0)), "outputs.squares"),
+    ("evaluate.scale", fields(".total", always(1e308)), "outputs.total"),
+    ("evaluate.scale", fields(".n", always(-1e6)), "outputs.n"),
+    ("evaluate.development", fields(".log-hazards", always(1.7e308)), "log-hazards"),
+    ("evaluate.development", fields(".events", always(1.7e308)), "events"),
+    ("evaluate.development", fields(".events", always(1e6)), "events"),
+    ("evaluate.development", made_up_times, "times, more than"),
+    ("evaluate.development", fields((".events", ".censored"), always(0.0)), "at which no patient left"),
+    ("evaluate.test", fields((".brier", ".size"), always(-1.7e308)), "negative"),
+    ("evaluate.test", fields((".patients",), always(1e300)), "patients"),
+    ("evaluate.pairs", fields("events", always(-1.7e308)), "events"),
+    ("evaluate.pairs", fields("patients", always(0)), "'events' holds more than field 'patients'"),
+    ("evaluate.pairs", fields("concordant", always(1e6)), "concordant"),
+    ("evaluate.time_counts", fields(".events", always(1.7e308)), "events"),
+    ("evaluate.time_counts", fields(".times", lambda time: 1e6 + time), "times"),
+    ("evaluate.time_counts", made_up_times, "times, more than"),
+]
+COX_LIES = [
+    ("evaluate.cox_columns", fields(("first", "second"), always(1.7e308)), "first"),
+    ("evaluate.cox_columns", fields("second", always(0.0)), "second"),
+    ("evaluate.cox_columns", says(patients=-100000), "patients"),
+    ("evaluate.cox_columns", says(patients=10**9), "patients"),
+    ("evaluate.cox_columns", says(events=1000), "events"),
+    ("evaluate.cox_columns", says(**{"event-times": [0.001 * number for number in range(20_000)]}), "times, more than"),
+    ("evaluate.cox_columns", says(**{"event-times": [1e6]}), "event-times"),
+    ("evaluate.cox_sums", fields("at-risk.zeroth", always(1.7e308)), "at-risk.zeroth"),
+    ("evaluate.cox_sums", fields("at-risk.zeroth", always(0.0)), "at-risk"),
+    ("evaluate.cox_sums", fields("at-risk.second", always(-1e6)), "at-risk.second"),
+    ("evaluate.cox_sums", fields("at-risk.second", always(1e100)), "at-risk.second"),
+    ("evaluate.cox_sums", fields("at-risk.first", always(1e6)), "at-risk.second"),
+    ("evaluate.cox_sums", fields("events", always(1e6)), "events"),
+    ("evaluate.cox_likelihood", fields("information", always(-1e6)), "information"),
+    ("evaluate.cox_likelihood", fields("value", always(-1.7e308)), "value"),
+    ("evaluate.cox_baseline", fields("log-cumulative-hazard", always(1.7e308)), "log-cumulative-hazard"),
+]
+
+
+@pytest.mark.parametrize(
+    ("stage", "lie", "reason"),
+    LIES + COX_LIES,
+    ids=[f"{stage} {number}" for number, (stage, *_) in enumerate(LIES + COX_LIES)],
+)
+def test_numbers_that_cannot_be_are_of_the_site_that_sent_them(quick, cohorts, federate, tmp_path, stage, lie, reason):
+    """One lie in any field: the run goes on without it, and the audit log names the liar and the field."""
+    stratified = stage in ("evaluate.cox_likelihood", "evaluate.cox_baseline")
+    cox = parse_experiment(COX.replace("STRATIFIED", str(stratified).lower()), source="test")
+
+    def deliver(site, message, answer):
+        return lie(answer()) if site == 1 and message.metadata.message_type == stage else answer()
+
+    federate(cox if ".cox_" in stage else quick, [cohorts], tmp_path, deliver=deliver)
+    audit = read_audit(tmp_path)
+    # In a simulation a node that never said who it is has no name but its number.
+    assert {entry["site"] for entry in audit} == {"node 101" if stage == "query" else "site_2"}
+    assert reason in audit[0]["reason"]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert 0 <= metrics["test"]["os"]["harrell_c"]["value"] <= 1
+
+
 @pytest.mark.parametrize(("factor", "decision"), [(1e9, "left out"), (40.0, "warning")])
 def test_of_two_sites_a_large_update_is_left_out_where_it_exceeds_the_weights(
     experiment, cohorts, federate, tmp_path, factor, decision
