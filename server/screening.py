@@ -67,8 +67,9 @@ def out_of_scale(updates: Sequence[Update], sent: Weights, modalities: Sequence[
     before = _scales(sent)
     scales: dict[str, dict[str, float]] = {}
     for update in updates:
-        trained = {name for name in update.weights if has_trained(name, update.contribution, modalities)}
-        scales[update.site] = _scales({name: update.weights[name] for name in trained})
+        weights = update.weights.items()
+        trained = {name: value for name, value in weights if has_trained(name, value, update.contribution, modalities)}
+        scales[update.site] = _scales(trained)
     for site, own in scales.items():
         for layer, scale in own.items():
             others = [each[layer] for name, each in scales.items() if name != site and layer in each]

@@ -61,6 +61,7 @@ class GradientBlending(Strategy):
         self._audit = audit
         self._patients = patients
         self._local = local
+        self._validation_events: dict[str, NDArray[np.float64]] = {}
         self._sent: Weights = {}
         self._asked: set[str] = set()
 
@@ -130,6 +131,7 @@ class GradientBlending(Strategy):
         def read(reply: Message, site: str) -> RoundLosses:
             numbers = read_numbers(reply)
             losses = losses_from_numbers(numbers, self._experiment, server_round, most=self._patients[site])
+            self._check_same_patients(site, losses)
             if server_round == 0:
                 self._look_at_coding(site, protocol.read_counts(numbers, protocol.INVERTED, (len(endpoints),), most=1))
             if due:
@@ -187,6 +189,12 @@ class GradientBlending(Strategy):
         kept = [update for update in updates if update.site not in found or not found[update.site].harmful]
         self._check_enough("train", server_round, len(kept))
         return kept
+
+    def _check_same_patients(self, site: str, losses: RoundLosses) -> None:
+        """A round with more events than all others would be the only one that compares, and be selected."""
+        events = losses.validation.events
+        if not np.array_equal(self._validation_events.setdefault(site, events), events):
+            raise LeftOut("its validation set has another number of events than before")
 
     def _look_at_coding(self, site: str, inverted: NDArray[np.float64]) -> None:
         """A warning, not an exclusion: a cohort that was followed to its end looks the same."""

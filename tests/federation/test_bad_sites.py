@@ -314,6 +314,21 @@ def test_numbers_that_cannot_be_are_of_the_site_that_sent_them(quick, cohorts, f
     assert 0 <= metrics["test"]["os"]["harrell_c"]["value"] <= 1
 
 
+def test_a_validation_set_does_not_grow(quick, cohorts, federate, tmp_path):
+    """One round with more events would be the only one that compares, and be selected."""
+
+    def deliver(site, message, answer):
+        number = message.content.config_records[protocol.CONFIG].get(protocol.ROUND)
+        if (site, message.metadata.message_type, number) == (1, "evaluate", 1):
+            return fields("validation.events", lambda count: count + 1)(answer())
+        return answer()
+
+    federate(quick, [cohorts], tmp_path, deliver=deliver)
+    (entry,) = read_audit(tmp_path)
+    assert (entry["site"], entry["stage"], entry["round"]) == ("site_2", "evaluate", 1)
+    assert "another number of events than before" in entry["reason"]
+
+
 @pytest.mark.parametrize(("factor", "decision"), [(1e9, "left out"), (40.0, "warning")])
 def test_of_two_sites_a_large_update_is_left_out_where_it_exceeds_the_weights(
     experiment, cohorts, federate, tmp_path, factor, decision
