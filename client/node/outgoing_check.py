@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from client.node.outgoing import OUTGOING, Row
 from stsmm_core import protocol
 from stsmm_core.cohort.covariates import candidates_of
-from stsmm_core.cohort.dictionary import VARIABLES, Category
+from stsmm_core.cohort.dictionary import LONGEST_TIME_DAYS, VARIABLES, Category
 from stsmm_core.config import Experiment
 from stsmm_core.errors import StsmmError
 from stsmm_core.imaging.flag_kinds import KINDS_AS_READ
@@ -21,8 +21,6 @@ from stsmm_core.protocol.weights import pack_weights, unpack_weights
 from stsmm_core.survival.cells import OPEN_END
 from stsmm_core.survival.site_sums import GROUPS
 from stsmm_core.survival.time_grid import COARSE_STEP_DAYS
-
-LONGEST_TIME_DAYS = 150 * 366
 
 
 class HeldBackError(StsmmError):

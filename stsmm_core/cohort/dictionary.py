@@ -85,6 +85,10 @@ PAPER_VARIABLES: tuple[str, ...] = tuple(variable.key for variable in _PAPER)
 """The eleven clinical variables of the paper (Methods, clinical data)."""
 
 
+LONGEST_TIME_DAYS = 150 * 366
+"""No patient lives longer."""
+
+
 def endpoint_columns(endpoint: str) -> tuple[str, str]:
     """Columns of clinical.csv that hold an endpoint: time in days and event 0/1."""
     return f"{endpoint}_days", f"{endpoint}_event"

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from stsmm_core.cohort.cohort import CLINICAL_FILE, IMAGES_FOLDER, MANIFEST_FILE, Cohort, Finding
 from stsmm_core.cohort.dictionary import (
     ENDPOINTS,
+    LONGEST_TIME_DAYS,
     PATIENT_ID,
     SCHEMA_VERSION,
     VARIABLES,
@@ -256,6 +257,8 @@ def _time_problem(time: str, event: str) -> str | None:
         return f"'{time}' is not a number of days"
     if not np.isfinite(days) or days < 0:
         return f"{time} days: a time must be a number of days from time zero, not below 0"
+    if days > LONGEST_TIME_DAYS:
+        return f"{time} days are more than 150 years: give days from time zero, no date and no smaller unit"
     return None
 
 

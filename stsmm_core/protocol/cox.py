@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from stsmm_core.cohort.covariates import ColumnSums, Design, candidates_of
+from stsmm_core.cohort.dictionary import LONGEST_TIME_DAYS
 from stsmm_core.config import Experiment
 from stsmm_core.protocol.keys import (
     LARGEST_COUNT,
     LARGEST_NUMBER,
-    LONGEST_TIME_DAYS,
     ROUNDING,
     Numbers,
     ProtocolError,

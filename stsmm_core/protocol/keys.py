@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stsmm_core.cohort.dictionary import LONGEST_TIME_DAYS
 from stsmm_core.errors import StsmmError
 
 EXPERIMENT = "experiment"
@@ -60,8 +61,6 @@ PROXIMAL_MU = "proximal-mu"
 Numbers = dict[str, Any]
 """A record of numbers and lists of numbers."""
 
-LONGEST_TIME_DAYS = 150 * 365.25
-"""No patient lives longer."""
 ROUNDING = 1e-9
 """By which two sums over the same patients may miss what holds of them exactly."""
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from stsmm_core.cohort.dictionary import LONGEST_TIME_DAYS
 from stsmm_core.config import Experiment
 from stsmm_core.protocol.keys import (
     LARGEST_COUNT,
-    LONGEST_TIME_DAYS,
     Numbers,
     ProtocolError,
     read_array,

@@ -68,6 +68,7 @@ def test_quoted_header_is_understood(make_cohort):
         ("neoadjuvant_chemo", "yes", "write one of 0, 1"),
         ("os_days", "-3", "not below 0"),
         ("os_days", "inf", "not below 0"),
+        ("os_days", "54901", "more than 150 years"),
         ("os_days", "2 years", "'2 years' is not a number of days"),
         ("os_days", "", "is empty although its event is given"),
         ("dm_event", "", "is empty although its time is given"),
