@@ -100,8 +100,8 @@ def test_sums_of_honest_patients_are_taken(ties, patients, days, seed, size, rar
 @given(patients=st.integers(0, 40), seed=st.integers(0, 2**32), minimum=st.integers(1, 5), scale=st.floats(0, 1e6))
 def test_columns_of_honest_patients_are_taken(patients, seed, minimum, scale):
     rng = np.random.default_rng(seed)
-    values = (rng.random((patients, WIDTH)) < 0.5).astype(float)
-    values[:, 0] *= scale
+    known, sex = rng.random((patients, 1)) < 0.5, np.eye(3)[rng.integers(0, 3, patients)]
+    values = np.concatenate([known * scale, ~known, sex], axis=1)
     event_times = np.unique(rng.integers(0, 50_000, patients)).astype(float)
     answer = ColumnAnswer(sum_columns(values, ("age", "sex"), minimum=minimum), patients, event_times, 30.0)
     got = cox.columns_from_numbers(cox.columns_to_numbers(answer), experiment(), most=patients)

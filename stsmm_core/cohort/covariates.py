@@ -160,7 +160,7 @@ def _small(values: Floats, minimum: int, *, number: bool) -> NDArray[np.bool_]:
         return np.array([few(patients - missing), few(missing) or few(patients - missing)])
     counts = values.sum(axis=0)
     small = np.array([few(count) or few(patients - count) for count in counts])
-    while few(counts[small].sum()) and not small.all():
+    while few(counts[small].sum()) and counts[~small].any():
         small[np.argmin(np.where(small | (counts == 0), np.inf, counts))] = True
     return small
 

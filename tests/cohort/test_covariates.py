@@ -112,3 +112,10 @@ def test_the_dictionary_has_no_level_without_name():
 def test_hardly_anybody(patients):
     values = values_of(table(0, 20))[:patients]
     assert choose_design(sum_columns(values, KEYS, minimum=1), KEYS).columns == ()
+
+
+def test_levels_that_nobody_has_cannot_hide_one():
+    """Rows without any level are no patients' tables, but they must not keep a site busy for ever."""
+    values = np.zeros((10, 5))
+    values[:2, 2] = 1
+    assert sum_columns(values, ("age", "sex"), minimum=5).withheld.tolist() == [False, False, True, False, False]

@@ -197,7 +197,7 @@ def test_an_interrupt_ends_the_workers_without_a_word(cohorts):
         time.sleep(0.01)
     os.killpg(started.pid, signal.SIGINT)
     _, said = started.communicate(timeout=60)
-    assert started.returncode == 130
+    assert started.returncode == 130, said
     assert "Interrupted." in said
     assert "Traceback" not in said
     assert "goes on" not in said
