@@ -13,6 +13,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_object_tree
 from flwr.supercore.primitives.asymmetric_ed25519 import create_message_to_sign
 from gate_server import Node, Server, make_app, write_site
 
@@ -20,7 +21,7 @@ from client.node import approval, gate
 from client.node.ledger import IN_HAND, LOST, Ledger
 from client.node.node import _give_up
 from stsmm_core.audit.chain import read, verify
-from stsmm_core.protocol import refusals
+from stsmm_core.protocol import ProtocolError, refusals
 from stsmm_core.protocol.weights import pack_weights, unpack_weights
 
 LEGAL = {"patients": 42, "events": 20, "windows-without-event": 0, "weight": 20.0}
@@ -82,6 +83,29 @@ def test_a_legal_answer_of_approved_code_passes_and_is_noted(approved, server):
     assert line["event"] == "sent"
     assert line["fields"]["arrays"] == [2, 7]
     assert (line["code"], line["round"]) == (server.run.fab_hash, 1)
+
+
+def test_weights_of_many_parts_pass(approved, server):
+    """Flower divides an array into parts of 5 MB."""
+    many = np.random.default_rng(0).normal(size=1_600_000)
+    asked = question()
+    asked.content["arrays"] = arrays(many=many)
+    turn(approved, server, answer_with(weights=arrays(many=many + 1)), asked)
+    (sent,) = server.sent
+    packed = sent.content["arrays"]["weights"]
+    assert len(packed.children) == 3
+    np.testing.assert_array_equal(unpack_weights(packed.numpy())["many"], many + 1)
+
+
+def test_a_part_of_an_answer_that_would_fill_the_memory_is_refused(approved, server):
+    """An array that names its only part again and again."""
+    asked = question()
+    server.ask(asked)
+    gate = Node(approved, server).gate
+    answer = Message(RecordDict({"arrays": arrays()}), reply_to=asked)
+    parts, session = gate.send(answer, get_object_tree(answer), 0.0)
+    with pytest.raises(ProtocolError, match="names its parts"):
+        gate.push_object(7, session, min(parts), b'Array part 30\0{"arraychunk_ids": [0, 0, 0]}')
 
 
 @pytest.mark.parametrize(
