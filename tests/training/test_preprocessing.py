@@ -191,7 +191,9 @@ def is_importing(command):
 def test_an_interrupt_ends_the_workers_without_a_word(cohorts):
     """Ctrl-C reaches every process of the terminal, workers that have just started too."""
     arguments = ["preprocess", str(cohorts), "--cache", str(cohorts.parent / "cache"), "--workers", "2"]
-    command = [sys.executable, "-c", "from stsmm_core.cli import main; main()", *arguments]
+    # Tests that run in the background ignore Ctrl-C, and so would what they start.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    command = [sys.executable, "-c", heeding + "from stsmm_core.cli import main; main()", *arguments]
     started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
     while started.poll() is None and not is_importing(psutil.Process(started.pid)):
         time.sleep(0.01)
