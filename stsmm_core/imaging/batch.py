@@ -82,9 +82,13 @@ def _interrupts_held_back() -> Iterator[None]:
 
 
 def start_worker() -> None:
-    """On Ctrl-C a worker ends without a word: the process that waits for it says what there is to say."""
+    """On Ctrl-C a worker ends without a word: the process that waits for it says what there is to say.
+
+    Where that one ignores it, as in the background of a script, so does the worker.
+    """
     use_one_thread()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 

@@ -209,3 +209,13 @@ def test_a_worker_that_is_ended_from_outside_is_no_traceback():
     end = partial(exec, "import os; os._exit(9)")
     with pytest.raises(RunError, match="out of memory"):
         list(for_each([{}], end, workers=1))
+
+
+def test_workers_ignore_an_interrupt_where_the_command_does():
+    """As in the background of a script: Ctrl-C there is meant for something else."""
+    interrupted = partial(exec, "import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert list(for_each([{}], interrupted, workers=1)) == [None]
+    finally:
+        signal.signal(signal.SIGINT, before)
