@@ -9,20 +9,17 @@ bootstrap samples of them, the last line's a t interval over the seeds. What is 
 
 import argparse
 import shutil
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tomli_w
 from rich.console import Console
 from scipy.stats import t
 
 from simulation.gain import difference
 from simulation.tested import Tests, count_everywhere
 from simulation.trainings import open_centres, train_federated
-from stsmm_core.cohort.cohort import MANIFEST_FILE
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
 from stsmm_core.config import Experiment, parse_experiment
 from stsmm_core.survival.concordance import total
@@ -134,28 +131,19 @@ def _measure(console: Console, experiment: Experiment, out: Path) -> list[Gain]:
 
 
 def _write_cohorts(out: Path, seed: int) -> list[Path]:
-    """Cohort folders of the five centres; the clinical-only ones keep their tables and lose their images."""
+    """Cohort folders of the five centres."""
     cohorts = [out / site for site in (*CLINICAL_ONLY, *IMAGING)]
     if not out.exists():
         drawn = out.with_name("drawn")
         shutil.rmtree(drawn, ignore_errors=True)
         write_synthetic_cohorts(drawn / "imaging", sites=5, patients=IMAGING_PATIENTS, seed=seed)
-        write_synthetic_cohorts(drawn / "clinical", sites=2, patients=CLINICAL_PATIENTS, seed=seed + 1000)
+        write_synthetic_cohorts(drawn / "clinical", sites=2, patients=CLINICAL_PATIENTS, seed=seed + 1000, images=False)
         for site in CLINICAL_ONLY:
-            _remove_images(drawn / "clinical" / site)
             shutil.rmtree(drawn / "imaging" / site)
             (drawn / "clinical" / site).rename(drawn / "imaging" / site)
         (drawn / "imaging").rename(out)
         shutil.rmtree(drawn)
     return cohorts
-
-
-def _remove_images(cohort: Path) -> None:
-    for image in cohort.rglob("*.nii.gz"):
-        image.unlink()
-    manifest = cohort / MANIFEST_FILE
-    tree = tomllib.loads(manifest.read_text(encoding="utf-8"))
-    manifest.write_text(tomli_w.dumps(tree | {"channels": []}), encoding="utf-8")
 
 
 def _over_seeds(gains: Sequence[Gain]) -> str:

@@ -208,11 +208,12 @@ def synth(
     patients: Annotated[int, typer.Option(min=1, help="Patients over all sites together.")] = 120,
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same cohorts.")] = 0,
     shift: Annotated[float, typer.Option(help="How far sites differ: 0 alike, 1 as a rule, 3 far apart.")] = 1.0,
+    images: Annotated[bool, typer.Option(help="Without images the sites are clinical-only.")] = True,
 ) -> None:
     """Make synthetic cohorts with a known hazard, for tests and the demo."""
     from stsmm_core.cohort.synthetic import write_synthetic_cohorts
 
-    _say_written(write_synthetic_cohorts(out, sites=sites, patients=patients, seed=seed, shift=shift))
+    _say_written(write_synthetic_cohorts(out, sites=sites, patients=patients, seed=seed, shift=shift, images=images))
 
 
 def _print_findings(root: Path, findings: list[Finding]) -> bool:

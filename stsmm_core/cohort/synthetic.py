@@ -20,7 +20,9 @@ LARGEST_SHIFT = 4.0
 """Mean ages of sites then lie up to 40 years apart."""
 
 
-def write_synthetic_cohorts(out: Path, *, sites: int, patients: int, seed: int, shift: float = 1.0) -> list[Path]:
+def write_synthetic_cohorts(
+    out: Path, *, sites: int, patients: int, seed: int, shift: float = 1.0, images: bool = True
+) -> list[Path]:
     """Write `sites` cohort folders out/site_1, out/site_2, …, each with an oracle.csv of the true log relative hazards.
 
     Nothing is left behind when it is interrupted: the folders are built aside and appear at the end, all together.
@@ -31,6 +33,7 @@ def write_synthetic_cohorts(out: Path, *, sites: int, patients: int, seed: int, 
         patients: number of patients of all sites together, at least 3 a site.
         seed: not negative; the same seed gives the same tables and voxels.
         shift: how far sites differ in case mix, scanner and baseline hazard; 0 alike, 1 as a rule, 3 far apart.
+        images: without, the sites are clinical-only: what drives the hazard is the same, half of it they cannot see.
 
     Raises:
         CohortError: for a folder in use or impossible numbers.
@@ -59,7 +62,12 @@ def write_synthetic_cohorts(out: Path, *, sites: int, patients: int, seed: int, 
         for site, size in enumerate(site_sizes(sites=sites, patients=patients), start=1):
             simulated = simulate_site(site=site, patients=size, seed=seed, shift=shift)
             _write_site(
-                built / names[site - 1], simulated, site=site, seed=seed, advance=lambda: progress.advance(task)
+                built / names[site - 1],
+                simulated,
+                site=site,
+                seed=seed,
+                images=images,
+                advance=lambda: progress.advance(task),
             )
         if out.exists():
             out.rmdir()
@@ -76,9 +84,18 @@ def site_sizes(*, sites: int, patients: int) -> list[int]:
     return [SMALLEST_SITE + int(size) for size in extra]
 
 
-def _write_site(root: Path, simulated: SimulatedSite, *, site: int, seed: int, advance: Callable[[], None]) -> None:
+def _write_site(
+    root: Path,
+    simulated: SimulatedSite,
+    *,
+    site: int,
+    seed: int,
+    images: bool,
+    advance: Callable[[], None],
+) -> None:
     sheet = simulated.clinical.copy()
-    for row, (patient, tumour) in enumerate(zip(sheet[PATIENT_ID], simulated.tumours(), strict=True)):
+    tumours = simulated.tumours() if images else [None] * len(sheet)
+    for row, (patient, tumour) in enumerate(zip(sheet[PATIENT_ID], tumours, strict=True)):
         if tumour is not None:
             measures = write_patient_images(
                 root / IMAGES_FOLDER / patient,
@@ -94,7 +111,7 @@ def _write_site(root: Path, simulated: SimulatedSite, *, site: int, seed: int, a
             "schema_version": SCHEMA_VERSION,
             "name": f"synthetic_site_{site}",
             "site": f"site_{site}",
-            "channels": CHANNELS,
+            "channels": CHANNELS if images else (),
             "endpoints": tuple(ENDPOINTS),
             "time_zero": "surgery",
         }

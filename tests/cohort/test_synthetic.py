@@ -46,6 +46,18 @@ def voxels(path: Path) -> np.ndarray:
 # The cohort folders
 
 
+def test_clinical_only_sites_have_the_same_patients(written: list[Path], tmp_path: Path) -> None:
+    roots = write_synthetic_cohorts(tmp_path / "out", sites=SITES, patients=PATIENTS, seed=SEED, images=False)
+    measured = ["size_cm", "volume_cm3"]  # with images: off the mask
+    for root, imaged in zip(roots, written, strict=True):
+        cohort = load_cohort(root)
+        assert cohort.manifest.channels == ()
+        assert not list(root.rglob("*.nii.gz"))
+        table, other = (pd.read_csv(folder / CLINICAL_FILE) for folder in (root, imaged))
+        pd.testing.assert_frame_equal(table.drop(columns=measured), other.drop(columns=measured))
+        pd.testing.assert_frame_equal(pd.read_csv(root / ORACLE_FILE), pd.read_csv(imaged / ORACLE_FILE))
+
+
 def test_cohorts_are_legal(written: list[Path]) -> None:
     assert [root.name for root in written] == ["site_1", "site_2", "site_3"]
     for root in written:
