@@ -31,7 +31,7 @@ IMAGING = ("site_3", "site_4", "site_5")
 CLINICAL_ONLY = ("site_1", "site_2")
 JOINED, WITHOUT = "joined", "without"
 IMAGING_PATIENTS, CLINICAL_PATIENTS = 2400, 6300
-"""Of five sites, of which the three smaller are taken (1134 patients, 91 of them to train on), and of the two (504 to train on)."""
+"""Of five sites, of which the three smaller are taken (1134 patients, 91 to train on), and of the two (504)."""
 CONFIG = """
 [imaging]
 shape = [32, 32, 32]

@@ -305,6 +305,8 @@ class Evaluation(Section):
     """Of the whole in a split; in cross-validation its ratio to train_fraction divides each training part."""
     folds: Annotated[int, Field(ge=2, le=100, strict=True)] = 5
     repeats: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1
+    members: Annotated[int, Field(ge=1, le=100, strict=True)] = 1
+    """Networks of an ensemble: each divides the patients outside the test set anew, and their mean risk is tested."""
     bootstrap_replicates: Annotated[int, Field(ge=100, le=20_000, strict=True)] = 1000
     horizons_years: tuple[Positive, ...] = Field(default=(2.0, 5.0, 10.0), min_length=1)
     """Years after time zero at which absolute risks are given and tested, increasing."""
@@ -318,9 +320,19 @@ class Evaluation(Section):
         return self
 
     @property
+    def tests(self) -> int:
+        """Test sets of one evaluation."""
+        return self.folds * self.repeats if self.scheme == "cv" else 1
+
+    @property
     def runs(self) -> int:
         """Models trained for one evaluation."""
-        return self.folds * self.repeats if self.scheme == "cv" else 1
+        return self.tests * self.members
+
+    @property
+    def models_a_patient(self) -> int:
+        """Models that test one patient."""
+        return self.members * (self.repeats if self.scheme == "cv" else 1)
 
 
 class Experiment(Section):

@@ -271,6 +271,8 @@ def test_checkpoints_come_every_interval_of_epochs():
 @pytest.mark.parametrize(("scheme", "runs"), [("split", 1), ("cv", 15)])
 def test_runs(scheme, runs):
     assert Evaluation(scheme=scheme, folds=5, repeats=3).runs == runs
+    ensemble = Evaluation(scheme=scheme, folds=5, repeats=3, members=4)
+    assert (ensemble.tests, ensemble.runs, ensemble.models_a_patient) == (runs, 4 * runs, 12 if runs > 1 else 4)
 
 
 def test_a_share_that_is_not_a_number():

@@ -275,8 +275,7 @@ class _Check:
             if any(place >= len(leave) for place in places):
                 raise HeldBackError("patients who leave at none of the times")
             leave[np.asarray(places, dtype=int)] += told[name][: len(places)]
-        evaluation = self._experiment.evaluation
-        rows_a_patient = evaluation.repeats if evaluation.scheme == "cv" else 1
+        rows_a_patient = self._experiment.evaluation.models_a_patient
         if (leave <= (self._limits.minimum - 1) * rows_a_patient).any():
             raise HeldBackError("fewer than min_cell_size patients leave at a time")
 

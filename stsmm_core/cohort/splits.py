@@ -30,25 +30,36 @@ class Fold:
 def make_folds(cohort: Cohort, evaluation: Evaluation, *, endpoints: Sequence[str], seed: int) -> tuple[Fold, ...]:
     """Divide a cohort as the evaluation scheme asks; the same cohort and seed give the same folds.
 
-    Split: one fold of the given fractions. Cross-validation: `folds` x `repeats`, each patient tested once a
-    repeat, the rest divided into training and validation in the ratio of their fractions.
+    Split: one test set. Cross-validation: `folds` x `repeats` of them, each patient in one a repeat. The rest is
+    divided into training and validation in the ratio of their fractions, `members` times for each test set; the folds
+    of a test set follow each other.
     Stratified by events, volume, location, grade and timing of radiotherapy (published code): patients are sorted by
     these in turn, and neighbours go to different sets, which balances even where a joint stratum has one patient.
     """
     strata = _strata(cohort, endpoints)
     everyone = np.arange(len(cohort.patients))
     train, validation = evaluation.train_fraction, evaluation.validation_fraction
+    ratio = train / (train + validation)
+    site = cohort.manifest.site
+
+    def members(first: Fold, number: int) -> list[Fold]:
+        rest = np.setdiff1d(everyone, first.test)
+        again = [
+            _deal(rest, strata, (ratio, 1 - ratio), generator(seed, "member", number, member, site))
+            for member in range(1, evaluation.members)
+        ]
+        return [first, *(Fold(fitted, selecting, first.test) for fitted, selecting in again)]
+
     if evaluation.scheme == "split":
-        rng = generator(seed, "split", cohort.manifest.site)
-        return (Fold(*_deal(everyone, strata, (train, validation, 1 - train - validation), rng)),)
+        rng = generator(seed, "split", site)
+        return tuple(members(Fold(*_deal(everyone, strata, (train, validation, 1 - train - validation), rng)), 0))
     folds: list[Fold] = []
     for repeat in range(evaluation.repeats):
-        rng = generator(seed, "cv", repeat, cohort.manifest.site)
-        for test in _deal(everyone, strata, (1 / evaluation.folds,) * evaluation.folds, rng):
+        rng = generator(seed, "cv", repeat, site)
+        for number, test in enumerate(_deal(everyone, strata, (1 / evaluation.folds,) * evaluation.folds, rng)):
             rest = np.setdiff1d(everyone, test)
-            ratio = train / (train + validation)
             fitted, selecting = _deal(rest, strata, (ratio, 1 - ratio), rng)
-            folds.append(Fold(fitted, selecting, test))
+            folds += members(Fold(fitted, selecting, test), repeat * evaluation.folds + number)
     return tuple(folds)
 
 

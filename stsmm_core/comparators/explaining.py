@@ -59,7 +59,7 @@ def explain_model(
         training_rows=fold.train,
     )
     files = [(cohort, patient) for cohort in cohorts for patient in cohort.patients]
-    which = "the model" if len(study.folds) == 1 else f"the model of the first of {len(study.folds)} folds"
+    which = "the model" if experiment.evaluation.runs == 1 else f"the first of {experiment.evaluation.runs} models"
     return {
         "scope": f"Explanations: {which}, {len(chosen)} of its {len(fold.test)} test patients, drawn by the seed.",
         "sanity": {name: [asdict(each) for each in endpoint.sanity] for name, endpoint in explained.endpoints.items()},

@@ -25,12 +25,20 @@ Forecast = Callable[[int, int, Rows, Rows], tuple[NDArray[np.float64], NDArray[n
 
 
 def network_outcomes(study: Study, models: Sequence[TrainedModel]) -> dict[str, Outcome]:
-    """Predictions of a network's fold models, by endpoint; Breslow's baseline of each fold's development patients."""
+    """Predictions of a network's fold models, by endpoint; Breslow's baseline of each fold's development patients.
+
+    The risk of an ensemble is the mean of its members' log hazards, each relative to its training patients' mean.
+    """
+    members = study.experiment.evaluation.members
+    risks = [
+        np.mean([model.risks for model in models[first : first + members]], axis=0)
+        for first in range(0, len(models), members)
+    ]
 
     def forecast(
         fold: int, endpoint: int, development: Rows, test: Rows
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        risk, outcomes = models[fold].risks[:, endpoint], study.data.outcomes[development]
+        risk, outcomes = risks[fold][:, endpoint], study.data.outcomes[development]
         baseline = breslow(risk[development], time=outcomes.time[:, endpoint], event=outcomes.event[:, endpoint])
         return risk[test], baseline.survival(risk[test], study.times)
 

@@ -22,6 +22,7 @@ class Study:
 
     Attributes:
         data: its clinical table is indexed by `inputs.patient_label`.
+        folds: one a test set; the division of the others is that of the first member of an ensemble of networks.
         channels: names of the image channels.
         sites: name of each site.
         site: number of each patient's site, shape (patients,).
@@ -71,15 +72,14 @@ class Study:
 def pool_study(centres: Sequence[Centre]) -> Study:
     """All patients of some centres as one study; folds were drawn within each centre."""
     experiment = centres[0].experiment
+    first_members = range(0, experiment.evaluation.runs, experiment.evaluation.members)
     sites = [centre.data for centre in centres]
     pooled = pool(sites)
     labels = [patient_label(site.site, patient) for site in sites for patient in site.patients]
     return Study(
         experiment,
         replace(pooled, clinical=pooled.clinical.set_axis(labels, axis="index")),
-        tuple(
-            pool_folds(sites, [centre.folds[fold] for centre in centres]) for fold in range(experiment.evaluation.runs)
-        ),
+        tuple(pool_folds(sites, [centre.folds[fold] for centre in centres]) for fold in first_members),
         agreed_channels({centre.site: centre.describe().channels for centre in centres}),
         tuple(centre.site for centre in centres),
         np.repeat(np.arange(len(sites)), [len(site.patients) for site in sites]),

@@ -24,11 +24,12 @@ def subtitle(results: Results) -> str:
 def scheme(experiment: Experiment) -> str:
     """How patients were divided, in a few words."""
     evaluation = experiment.evaluation
+    ensemble = f", an ensemble of {evaluation.members} a test set" if evaluation.members > 1 else ""
     if evaluation.scheme == "cv":
         repeated = f", repeated {evaluation.repeats} times" if evaluation.repeats > 1 else ""
-        return f"{evaluation.folds}-fold cross-validation{repeated}"
+        return f"{evaluation.folds}-fold cross-validation{repeated}{ensemble}"
     train, validation = round(100 * evaluation.train_fraction), round(100 * evaluation.validation_fraction)
-    return f"one split, {train} / {validation} / {100 - train - validation} % train / validation / test"
+    return f"one split, {train} / {validation} / {100 - train - validation} % train / validation / test{ensemble}"
 
 
 def duration(seconds: float) -> str:

@@ -72,7 +72,7 @@ def certify(experiment: Experiment, sites: Sequence[SiteDescription]) -> list[di
     At a minimum of five the figures of the test are compared given the development curves that the sites' sums give;
     what moving times does to those curves is told by rows of their own.
     """
-    evaluation = experiment.evaluation.model_copy(update={"scheme": "split", "bootstrap_replicates": 1})
+    evaluation = experiment.evaluation.model_copy(update={"scheme": "split", "members": 1, "bootstrap_replicates": 1})
     twin = experiment.model_copy(update={"evaluation": evaluation})
     records = {site.site: _twin_of(site, twin) for site in sites}
     checks = []

@@ -97,6 +97,22 @@ def test_cross_validation_tests_each_patient_once_a_repeat(patients, folds, repe
         assert abs(len(fold.train) - rest * 0.70 / 0.85) <= 1 + 1e-9
 
 
+@pytest.mark.parametrize("evaluation", [SPLIT, CV])
+def test_members_of_an_ensemble_test_the_same_patients_and_divide_the_others_differently(evaluation):
+    cohort = cohort_of(60)
+    alone = folds_of(cohort, evaluation)
+    made = folds_of(cohort, evaluation.model_copy(update={"members": 3}))
+    assert len(made) == 3 * len(alone)
+    assert same_folds(made[::3], alone)
+    for first in range(0, len(made), 3):
+        ensemble = made[first : first + 3]
+        assert len({tuple(fold.test) for fold in ensemble}) == 1
+        assert len({tuple(fold.validation) for fold in ensemble}) == 3
+        assert np.ptp([len(fold.validation) for fold in ensemble]) <= 1
+        for fold in ensemble:
+            assert sorted(np.concatenate([fold.train, fold.validation, fold.test])) == list(range(60))
+
+
 def test_repeats_divide_differently():
     made = folds_of(cohort_of(40), Evaluation(scheme="cv", folds=4, repeats=10))
     assert len({tuple(fold.test) for fold in made}) >= 36

@@ -165,6 +165,24 @@ def test_labels_of_test_patients_reach_nothing_that_is_trained(compared, tmp_pat
 
 
 @pytest.mark.slow
+def test_an_ensemble_is_tested_by_the_mean_risk_of_its_members(compared, tmp_path):
+    experiment = parse_experiment(CONFIG + "members = 2\n", source="test")
+    cohorts = open_cohorts([compared / "cohorts"])
+    centres = load_centres(Console(quiet=True), experiment, cohorts, tmp_path, cache=compared / "cache")
+    study = pool_study(centres)
+    models = train_network(Console(quiet=True), NETWORKS[0], centres, tmp_path)
+    assert (len(study.folds), len(models)) == (2, 4)
+    assert not np.array_equal(models[0].risks, models[1].risks)
+    predictions = network_outcomes(study, models)["os"]
+    for fold in range(2):
+        rows = study.test(fold, 0)
+        own = predictions.stratum // len(study.sites) == fold
+        np.testing.assert_array_equal(predictions.patient[own], rows)
+        both = [model.risks[rows, 0] for model in models[2 * fold : 2 * fold + 2]]
+        np.testing.assert_allclose(predictions.risk[own], np.mean(both, axis=0), rtol=1e-12)
+
+
+@pytest.mark.slow
 def test_labels_of_development_patients_do(compared, tmp_path):
     """The test above could pass with models that ignore every label."""
     experiment = parse_experiment(CONFIG.replace('scheme = "cv"', 'scheme = "split"'), source="test")

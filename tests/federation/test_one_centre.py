@@ -31,7 +31,9 @@ def same_threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("evaluation", [{}, {"scheme": "cv", "folds": 2, "repeats": 2}])
+@pytest.mark.parametrize(
+    "evaluation", [{}, {"scheme": "cv", "folds": 2, "repeats": 2}, {"scheme": "cv", "folds": 2, "members": 2}]
+)
 def test_a_federation_of_one_centre_equals_centralised_training(
     experiment, cohorts, federate, tmp_path, same_threads, cache, evaluation
 ):

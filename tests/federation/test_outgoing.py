@@ -127,7 +127,9 @@ def leaving(events, censored, *, places=([0, 1], [0]), without=(), times=(30.0, 
         (leaving([5, 5], [], places=([0, 1], [])), {}, None),
         (leaving([1, 5], [4]), {"repeats": 2}, None),  # of cross-validation alone
         (leaving([1, 9], [8]), {"scheme": "cv", "repeats": 2}, None),
+        (leaving([1, 9], [8]), {"members": 2}, None),
         (leaving([1, 5], [3]), {}, "leave at a time"),
+        (leaving([1, 8], [8]), {"members": 2}, "leave at a time"),
         (leaving([1, 4], [9]), {}, "leave at a time"),
         (leaving([9], [], places=([1], [])), {}, "leave at a time"),
         (leaving([1, 8], [8]), {"scheme": "cv", "repeats": 2}, "leave at a time"),  # four patients twice

@@ -234,11 +234,15 @@ def _initial(experiment: Experiment, *, images: bool) -> str:
 
 def _networks(experiment: Experiment) -> str:
     """Whether what was tested is what `stsmm predict` uses."""
-    if experiment.evaluation.scheme == "cv":
+    evaluation = experiment.evaluation
+    ensemble = f"ensembles of {evaluation.members} networks" if evaluation.members > 1 else "single networks"
+    if evaluation.scheme == "cv":
         return (
-            "The C-index, IPA and calibration given here are of single networks, one a fold; for a new patient stsmm "
+            f"The C-index, IPA and calibration given here are of {ensemble}, one a fold; for a new patient stsmm "
             "predict averages the networks of all folds, an ensemble that was not itself tested."
         )
+    if evaluation.members > 1:
+        return f"Tested is the mean log hazard of {evaluation.members} networks; stsmm predict averages their curves."
     return "No ensemble of networks."
 
 
