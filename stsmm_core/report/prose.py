@@ -24,7 +24,7 @@ def subtitle(results: Results) -> str:
 def scheme(experiment: Experiment) -> str:
     """How patients were divided, in a few words."""
     evaluation = experiment.evaluation
-    ensemble = f", an ensemble of {evaluation.members} a test set" if evaluation.members > 1 else ""
+    ensemble = f", {evaluation.members} networks a test set" if evaluation.members > 1 else ""
     if evaluation.scheme == "cv":
         repeated = f", repeated {evaluation.repeats} times" if evaluation.repeats > 1 else ""
         return f"{evaluation.folds}-fold cross-validation{repeated}{ensemble}"

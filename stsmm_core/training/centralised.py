@@ -1,6 +1,7 @@
 """Centralised training: all patients in one place."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stsmm_core.cohort.clinical import ClinicalEncoding, fit_encoding
-from stsmm_core.cohort.splits import Fold
+from stsmm_core.cohort.splits import Fold, Rows
 from stsmm_core.model.mmnn import Weights
 from stsmm_core.training.blending import BlendingState
 from stsmm_core.training.centre import Centre
@@ -34,6 +35,7 @@ class Centralised:
         self._trainer: Trainer | None = None
         self._encoding: ClinicalEncoding | None = None
         self._fold = 0
+        self._selecting = np.empty(0, dtype=np.intp)
 
     @property
     def channels(self) -> int:
@@ -54,6 +56,7 @@ class Centralised:
             channels=self.channels,
             state=SiteState(self._folder, fold),
         )
+        self._selecting = self._with_images(self._pooled_fold(fold).validation)
         return self._encoding
 
     def train(self, round_number: int, weights: Weights, blending: BlendingState) -> Weights:
@@ -67,6 +70,8 @@ class Centralised:
         """Losses of the pooled sets, and the blending weights that follow."""
         assert self._trainer is not None
         losses = self._trainer.losses(round_number, weights)
+        if len(self._selecting):
+            losses = replace(losses, selecting=self._trainer.loss_sums_of(weights, self._selecting))
         return losses, blend(blending, losses, self._centres[0].experiment)
 
     @property
@@ -106,6 +111,13 @@ class Centralised:
             channels=self._channels,
             summary=reduce(add, (centre.summarise_training(self._fold) for centre in self._centres)),
         )
+
+    def _with_images(self, rows: Rows) -> Rows:
+        """Those of some patients whose sites have images, to select a round; none where all have, or without event."""
+        sites = [np.full(len(centre.data.patients), centre.data.has_image.any()) for centre in self._centres]
+        chosen = rows[np.concatenate(sites)[rows]]
+        alike = len(chosen) == len(rows) or not np.nansum(self._data.outcomes.event[chosen])
+        return chosen[:0] if alike else chosen
 
     def _pooled_fold(self, fold: int) -> Fold:
         return pool_folds([centre.data for centre in self._centres], [centre.folds[fold] for centre in self._centres])

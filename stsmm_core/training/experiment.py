@@ -71,9 +71,9 @@ class Progress:
     """A fold's state after a round: enough to go on from there.
 
     Attributes:
-        selected: weights of the lowest unweighted fusion validation loss so far.
+        selected: weights of the lowest unweighted fusion validation loss so far (of the sites with images, if any).
         selected_loss: that loss; infinite while no round could be compared.
-        validation_events: most events that a round's validation loss has rested on, those of all sites.
+        validation_events: most events that this loss has rested on, those of all these sites.
         encoding: of the clinical variables; the weights mean nothing without it.
         first_blending_round: round whose checkpoint first changed the blending weights.
         seconds: time spent so far, over all starts of the command.
@@ -115,8 +115,9 @@ class Progress:
         Losses of different patients do not compare: a round that a site with validation events missed is not selected.
         Where no round compares (no pair of patients to rank, or a site always missing) the last one is taken.
         """
-        loss = float(losses.validation.per_event()[0])
-        events = float(losses.validation.events[0].sum())
+        selecting = losses.selecting or losses.validation
+        loss = float(selecting.per_event()[0])
+        events = float(selecting.events[0].sum())
         everyone = max(events, self.validation_events)
         best = self.selected_loss if everyone == self.validation_events else float("inf")
         comparable = events == everyone and loss > 0  # it is 0 where no event has anybody else at risk

@@ -28,12 +28,17 @@ class TrainedRound:
 
 @dataclass(frozen=True)
 class RoundLosses:
-    """Losses after a round, additive over sites; training losses and changes only at a blending checkpoint."""
+    """Losses after a round, additive over sites; training losses and changes only at a blending checkpoint.
+
+    Attributes:
+        selecting: what a round is selected by where that is not `validation`; it stays behind in a sum.
+    """
 
     validation: LossSums
     train: LossSums | None = None
     validation_change: LossChanges | None = None
     train_change: LossChanges | None = None
+    selecting: LossSums | None = None
 
     def __add__(self, other: "RoundLosses") -> "RoundLosses":
         if self.train is None or self.validation_change is None or self.train_change is None:

@@ -139,10 +139,11 @@ class Trainer:
 
     def loss_sums(self, weights: Weights) -> tuple[LossSums, LossSums]:
         """Loss sums of the training and of the validation set."""
-        train, validation = (
-            self.sums(self._outputs(weights, rows), rows) for rows in (self.fold.train, self.fold.validation)
-        )
-        return train, validation
+        return self.loss_sums_of(weights, self.fold.train), self.loss_sums_of(weights, self.fold.validation)
+
+    def loss_sums_of(self, weights: Weights, rows: Rows) -> LossSums:
+        """Loss sums of some patients, one risk set."""
+        return self.sums(self._outputs(weights, rows), rows)
 
     def risks(self, weights: Weights, rows: Rows) -> NDArray[np.float64]:
         """Log hazards of some patients, relative to the mean of this site's training patients.

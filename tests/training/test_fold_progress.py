@@ -1,5 +1,7 @@
 """Checkpoints of a fold, the choice of the best round, and blending from the sums of all sites."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -99,6 +101,18 @@ def test_lowest_fusion_validation_loss_is_selected():
     assert progress.selected_loss == pytest.approx(1.4)  # 0.7 for each of two endpoints
     assert progress.selected["scalar"] == 2
     assert progress.weights["scalar"] == 4
+
+
+def test_losses_that_select_take_the_place_of_those_of_all():
+    progress = start()
+    for round_number, (of_all, selecting) in enumerate([(0.1, 0.1), (0.2, 0.8), (0.9, 0.3), (0.4, 0.5)]):
+        both = replace(losses(of_all), selecting=losses(selecting, events=2.0).validation)
+        progress = progress.after(
+            round_number, weights(round_number), both, progress.blending, experiment=EXPERIMENT, fold=0
+        )
+    assert (progress.selected_round, progress.selected_loss) == (2, pytest.approx(0.6))
+    assert progress.validation_events == 4.0  # 2 of each endpoint
+    assert progress.history[-1]["validation_loss"] == pytest.approx(2 * 3 / (0.1 + 0.4))  # the table is of all
 
 
 def test_validation_sets_without_a_pair_to_rank_select_nothing():
