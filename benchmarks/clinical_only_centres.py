@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
+from over_seeds import mean_with_interval
 from rich.console import Console
-from scipy.stats import t
 
 from simulation.gain import difference
 from simulation.tested import Chosen, Tests, count_everywhere
@@ -156,14 +155,9 @@ def _write_cohorts(out: Path, seed: int) -> list[Path]:
 
 
 def _over_seeds(gains: Sequence[Gain]) -> str:
-    values = np.array([gain.value for gain in gains])
-    means = f"{np.mean([g.without for g in gains]):.3f} -> {np.mean([g.joined for g in gains]):.3f}"
-    if len(values) < 2:
-        return means
-    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return (
-        f"{means}, {values.mean():+.3f} [{values.mean() - half:+.3f}, {values.mean() + half:+.3f}], {len(values)} seeds"
-    )
+    without, joined = (sum(each) / len(gains) for each in ([g.without for g in gains], [g.joined for g in gains]))
+    difference_over_seeds = mean_with_interval([gain.value for gain in gains])
+    return f"{without:.3f} -> {joined:.3f}, {difference_over_seeds}, {len(gains)} seeds"
 
 
 if __name__ == "__main__":

@@ -18,11 +18,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import pandas as pd
 import tomli_w
+from over_seeds import mean_with_interval
 from rich.console import Console
-from scipy.stats import t
 
 from simulation.tested import Tests, count_by_sites, count_everywhere
 from simulation.trainings import open_centres, train_federated, train_pooled
@@ -132,18 +131,10 @@ def _compare(results: pd.DataFrame, labels: Sequence[str]) -> list[str]:
             share = (chosen[labels[0]].mean() - 0.5) / (chosen[label].mean() - 0.5)
             lines.append(
                 f"{endpoint}  {chosen[label].mean():.3f}  last {by_seed['last'][label].mean():.3f}  "
-                f"first minus this {_interval(chosen[labels[0]] - chosen[label])}  "
+                f"first minus this {mean_with_interval((chosen[labels[0]] - chosen[label]).tolist())}  "
                 f"first as a share of its gain {share:.0%}  {label}"
             )
     return lines
-
-
-def _interval(differences: "pd.Series[float]") -> str:
-    values = differences.to_numpy()
-    if len(values) < 2:
-        return f"{values.mean():+.3f}"
-    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():+.3f} [{values.mean() - half:+.3f}, {values.mean() + half:+.3f}]"
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial, reduce
+from functools import partial
 from logging import INFO
-from operator import add
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,8 +26,7 @@ from stsmm_core.model.mmnn import Weights, is_running_statistic
 from stsmm_core.protocol.rounds import blending_from_numbers, losses_from_numbers
 from stsmm_core.training.blending import BlendingState, start_blending
 from stsmm_core.training.experiment import Memory, blend
-from stsmm_core.training.losses import LossSums
-from stsmm_core.training.rounds import RoundLosses
+from stsmm_core.training.rounds import RoundLosses, selecting_losses
 
 Reading = TypeVar("Reading")
 
@@ -148,7 +146,7 @@ class GradientBlending(Strategy):
         total, *rest = by_site.values()
         for losses in rest:
             total = total + losses
-        self.losses = replace(total, selecting=self._selecting(by_site))
+        self.losses = replace(total, selecting=selecting_losses(by_site, self._imaging))
         if due:
             events = {site: float(losses.train.events[0].sum()) for site, losses in by_site.items() if losses.train}
             self.blending = self.blending.after_sites(own, events)
@@ -156,17 +154,6 @@ class GradientBlending(Strategy):
             self.blending = blend(self.blending, total, self._experiment)
         per_head = zip(self._experiment.heads, total.validation.per_event().tolist(), strict=True)
         return MetricRecord({f"validation-loss.{head}": loss for head, loss in per_head})
-
-    def _selecting(self, by_site: Mapping[str, RoundLosses]) -> LossSums | None:
-        """Validation losses of the sites with images, which the network is made for; None where they have no event.
-
-        The others, who may be many, would select an early round: what they know is learned before the images are.
-        """
-        judges = [losses.validation for site, losses in by_site.items() if site in self._imaging]
-        if len(judges) == len(self._imaging) and not any(sums.events[0].any() for sums in judges):
-            return None
-        nothing = LossSums(*np.zeros((2, len(self._experiment.heads), len(self._experiment.data.endpoints))))
-        return reduce(add, judges, nothing)
 
     def _combine(self, server_round: int, updates: Sequence[Update]) -> Weights:
         """One model: the inner strategy's, but for what no gradient moves and what nobody trained."""

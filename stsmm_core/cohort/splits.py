@@ -37,30 +37,39 @@ def make_folds(cohort: Cohort, evaluation: Evaluation, *, endpoints: Sequence[st
     these in turn, and neighbours go to different sets, which balances even where a joint stratum has one patient.
     """
     strata = _strata(cohort, endpoints)
+    ratio = _training_share(evaluation)
+    folds: list[Fold] = []
+    for number, first in enumerate(_first_members(cohort, evaluation, strata, seed)):
+        folds.append(first)
+        rest = np.concatenate([first.train, first.validation])
+        for member in range(1, evaluation.members):
+            rng = generator(seed, "member", number, member, cohort.manifest.site)
+            fitted, selecting = _deal(np.sort(rest), strata, (ratio, 1 - ratio), rng)
+            folds.append(Fold(fitted, selecting, first.test))
+    return tuple(folds)
+
+
+def _first_members(cohort: Cohort, evaluation: Evaluation, strata: pd.DataFrame, seed: int) -> list[Fold]:
+    """One fold a test set."""
     everyone = np.arange(len(cohort.patients))
     train, validation = evaluation.train_fraction, evaluation.validation_fraction
-    ratio = train / (train + validation)
-    site = cohort.manifest.site
-
-    def members(first: Fold, number: int) -> list[Fold]:
-        rest = np.setdiff1d(everyone, first.test)
-        again = [
-            _deal(rest, strata, (ratio, 1 - ratio), generator(seed, "member", number, member, site))
-            for member in range(1, evaluation.members)
-        ]
-        return [first, *(Fold(fitted, selecting, first.test) for fitted, selecting in again)]
-
     if evaluation.scheme == "split":
-        rng = generator(seed, "split", site)
-        return tuple(members(Fold(*_deal(everyone, strata, (train, validation, 1 - train - validation), rng)), 0))
+        rng = generator(seed, "split", cohort.manifest.site)
+        return [Fold(*_deal(everyone, strata, (train, validation, 1 - train - validation), rng))]
+    ratio = _training_share(evaluation)
     folds: list[Fold] = []
     for repeat in range(evaluation.repeats):
-        rng = generator(seed, "cv", repeat, site)
-        for number, test in enumerate(_deal(everyone, strata, (1 / evaluation.folds,) * evaluation.folds, rng)):
+        rng = generator(seed, "cv", repeat, cohort.manifest.site)
+        for test in _deal(everyone, strata, (1 / evaluation.folds,) * evaluation.folds, rng):
             rest = np.setdiff1d(everyone, test)
             fitted, selecting = _deal(rest, strata, (ratio, 1 - ratio), rng)
-            folds += members(Fold(fitted, selecting, test), repeat * evaluation.folds + number)
-    return tuple(folds)
+            folds.append(Fold(fitted, selecting, test))
+    return folds
+
+
+def _training_share(evaluation: Evaluation) -> float:
+    """Of the patients outside a test set."""
+    return evaluation.train_fraction / (evaluation.train_fraction + evaluation.validation_fraction)
 
 
 def _deal(rows: Rows, strata: pd.DataFrame, shares: Sequence[float], rng: np.random.Generator) -> list[Rows]:

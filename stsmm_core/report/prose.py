@@ -85,7 +85,11 @@ def _idle_training(results: Results) -> list[str]:
     if not idle:
         return []
     which = "" if results.folds == 1 else f" in {idle} of {results.folds} folds"
-    return [f"No round had a lower validation loss than the untrained network{which}: training did not help."]
+    scope = " over all sites" if _some_without_images(results) else ""
+    return [
+        f"The network that was kept has no lower validation loss{scope} than the untrained one{which}: "
+        "training did not help."
+    ]
 
 
 def methods(results: Results) -> tuple[str, ...]:
@@ -237,11 +241,18 @@ def _rule(blending: Blending) -> str:
     )
 
 
+def _some_without_images(results: Results) -> bool:
+    """Whether the round was selected by a part of the sites (`training.rounds.selecting_losses`)."""
+    images = [site.with_image for site in results.metrics.cohorts]
+    return 0 in images and images.count(0) < len(images)
+
+
 def _testing(results: Results) -> str:
     evaluation = results.experiment.evaluation
     divided = (
         f"Patients were divided within each site: {scheme(results.experiment)}, seed {results.experiment.seed}. "
-        "The network of the round with the lowest unweighted validation loss of the fusion head was kept. "
+        "The network of the round with the lowest unweighted validation loss of the fusion head was kept"
+        f"{', of the sites with images' if _some_without_images(results) else ''}. "
     )
     pooled = (
         "Each fold's patients were tested with the network that had not seen them; the folds are reported together. "

@@ -1,6 +1,11 @@
 """What a site gives for a round: trained weights, and losses that add up over sites."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+import numpy as np
 
 from stsmm_core.model.mmnn import Weights
 from stsmm_core.training.losses import LossChanges, LossSums
@@ -52,3 +57,19 @@ class RoundLosses:
             self.validation_change + other.validation_change,
             self.train_change + other.train_change,
         )
+
+
+def selecting_losses(by_site: Mapping[str, RoundLosses], imaging: Collection[str]) -> LossSums | None:
+    """Validation losses of the sites with images, which the network is made for; None where they have no event.
+
+    The others, who may be many, would select an early round: what they know is learned before the images are.
+
+    Args:
+        by_site: of the sites that answered, at least one.
+        imaging: names of the sites with images, whether they answered or not.
+    """
+    nothing = LossSums(*np.zeros((2, *next(iter(by_site.values())).validation.loss.shape)))
+    chosen = [losses.validation for site, losses in by_site.items() if site in imaging]
+    found = reduce(add, chosen, nothing)
+    # While one of them is missing nobody knows, and a round without its events is not selected.
+    return None if len(chosen) == len(imaging) and not found.events[0].any() else found

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import reduce
 from operator import add
 
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from simulation.trainings import open_centres, train_pooled
+from stsmm_core.cohort.cohort import Outcomes
 from stsmm_core.training.experiment import load_progress
 from stsmm_core.training.inputs import open_cohorts
 from stsmm_core.training.site_data import pool, pool_folds
@@ -63,3 +65,19 @@ def test_the_round_is_selected_by_the_sites_with_images(federate, experiment, si
     assert pooled.selected_loss == pytest.approx(together.loss_sums(pooled.selected)[1].per_event()[0], rel=1e-5)
     validation = pd.read_csv(tmp_path / "federated" / "history.csv").query("head == 'fusion'")["validation_loss"]
     assert abs(validation - federated.selected_loss).min() > 1e-3  # that of all sites is another
+
+
+def test_where_sites_with_images_have_no_validation_event_all_select(experiment, sites, tmp_path, cache):
+    centres = open_centres(Console(quiet=True), experiment, open_cohorts(sites), tmp_path / "read", cache=cache)
+    eventless = []
+    for centre in centres:
+        event = centre.data.outcomes.event.copy()
+        if centre.data.has_image.any():
+            event[centre.folds[0].validation] *= 0
+        outcomes = Outcomes(centre.data.outcomes.time, event)
+        eventless.append(replace(centre, data=replace(centre.data, outcomes=outcomes)))
+    assert train_pooled(Console(quiet=True), eventless, tmp_path / "run", name="all") is None
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    history = history[(history["head"] == "fusion") & (history["round"] > 0)]
+    progress = load_progress(tmp_path / "run" / "checkpoints" / "fold-0.pt")
+    assert progress.selected_loss == pytest.approx(history["validation_loss"].min(), rel=1e-6)

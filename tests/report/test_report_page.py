@@ -215,9 +215,25 @@ def test_untrained_network_selected_is_said(metrics: dict[str, Any], write: Call
 
     page = Page(write_report(run))
 
-    said = "No round had a lower validation loss than the untrained network: training did not help."
+    said = "The network that was kept has no lower validation loss than the untrained one: training did not help."
     assert said in page.text
     assert said not in Page(write_report(write(metrics, name="another"))).text
+
+
+def test_whose_loss_selected_is_said_where_sites_have_no_images(
+    metrics: dict[str, Any], write: Callable[..., Path]
+) -> None:
+    assert "of the sites with images" not in Page(write_report(write(metrics))).text
+    metrics["cohorts"][0] |= {"with_image": 0}
+    page = Page(write_report(write(metrics, name="mixed")))
+    assert "loss of the fusion head was kept, of the sites with images." in page.text
+
+
+def test_an_ensemble_is_said(metrics: dict[str, Any], write: Callable[..., Path]) -> None:
+    run = write(metrics)
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace("[evaluation]\n", "[evaluation]\nmembers = 4\n"))
+    assert "4 networks a test set" in Page(write_report(run)).text
 
 
 def test_sites_that_were_not_tested_are_named(metrics: dict[str, Any], write: Callable[..., Path]) -> None:

@@ -1,0 +1,36 @@
+"""Which sites' validation losses select a round."""
+
+import numpy as np
+
+from stsmm_core.training.losses import LossSums
+from stsmm_core.training.rounds import RoundLosses, selecting_losses
+
+
+def losses(loss, events):
+    """Of three heads and two endpoints."""
+    return RoundLosses(LossSums(np.full((3, 2), float(loss)), np.full((3, 2), float(events))))
+
+
+NORTH, SOUTH, REGISTRY = losses(3, 2), losses(5, 4), losses(70, 60)
+
+
+def equal(found, loss, events):
+    np.testing.assert_array_equal(found.loss, np.full((3, 2), loss))
+    np.testing.assert_array_equal(found.events, np.full((3, 2), events))
+    return True
+
+
+def test_they_are_those_of_the_sites_with_images():
+    by_site = {"north": NORTH, "registry": REGISTRY, "south": SOUTH}
+    assert equal(selecting_losses(by_site, ["north", "south"]), 8, 6)
+    assert equal(selecting_losses(by_site, ["north", "south", "registry"]), 78, 66)
+
+
+def test_without_a_site_with_images_or_without_their_events_all_select():
+    assert selecting_losses({"registry": REGISTRY}, []) is None
+    assert selecting_losses({"north": losses(0, 0), "registry": REGISTRY}, ["north"]) is None
+
+
+def test_a_round_in_which_a_site_with_images_is_missing_has_fewer_events():
+    assert equal(selecting_losses({"north": NORTH, "registry": REGISTRY}, ["north", "south"]), 3, 2)
+    assert equal(selecting_losses({"registry": REGISTRY}, ["north"]), 0, 0)
