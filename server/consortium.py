@@ -118,7 +118,7 @@ class FlowerConsortium:
             self._sites,
             self._audit,
             patients=self._patients,
-            imaging=[description.site for _, (description, _) in by_name if description.channels],
+            imaging=[description.site for _, (description, _) in by_name if description.may_have_images],
             local=self._local_names(self._encoding),
         )
         return self._encoding

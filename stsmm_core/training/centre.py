@@ -50,6 +50,11 @@ class SiteDescription:
     withheld: tuple[str, ...] = ()
     image_flags: Mapping[str, int | None] = field(default_factory=dict)
 
+    @property
+    def may_have_images(self) -> bool:
+        """Whether a patient has an image; also where the site names channels and withholds how many have."""
+        return bool(self.channels) and self.with_image != 0
+
     def suppressed(self, minimum: int) -> "SiteDescription":
         """The same without counts from 1 to `minimum` - 1, and without variables that hold one.
 

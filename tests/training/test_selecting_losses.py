@@ -1,7 +1,10 @@
 """Which sites' validation losses select a round."""
 
 import numpy as np
+import pytest
 
+from stsmm_core.cohort.clinical import ClinicalSummary
+from stsmm_core.training.centre import SiteDescription
 from stsmm_core.training.losses import LossSums
 from stsmm_core.training.rounds import RoundLosses, selecting_losses
 
@@ -34,3 +37,12 @@ def test_without_a_site_with_images_or_without_their_events_all_select():
 def test_a_round_in_which_a_site_with_images_is_missing_has_fewer_events():
     assert equal(selecting_losses({"north": NORTH, "registry": REGISTRY}, ["north", "south"]), 3, 2)
     assert equal(selecting_losses({"registry": REGISTRY}, ["north"]), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("channels", "with_image", "may_have"),
+    [(("t1",), 40, True), (("t1",), 0, False), ((), 0, False), (("t1",), 39, True)],
+)
+def test_a_site_with_images_has_one_and_may_withhold_how_many(channels, with_image, may_have):
+    description = SiteDescription("north", channels, 40, {"os": 9}, with_image, ClinicalSummary({}, {}))
+    assert description.suppressed(5).may_have_images is may_have
