@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 
@@ -14,7 +15,14 @@ from simulation.gain import Models, SiteCounts, compare_models
 from simulation.partition import Partition, describe_partition
 from simulation.simulate import ready_centres, virtual_centres, virtual_inputs
 from simulation.summary import print_joining
-from simulation.tested import Chosen, Tests, count_by_sites, count_everywhere, sites_share_all_weights
+from simulation.tested import (
+    Chosen,
+    Tests,
+    count_by_sites,
+    count_everywhere,
+    seen_without_images,
+    sites_share_all_weights,
+)
 from simulation.trainings import (
     CENTRALISED,
     FEDERATED,
@@ -121,6 +129,13 @@ def _figures(
             "The sites of this federation keep layers of their own, of which only the selected round's are known, so "
             "there are no figures of the final round."
         )
+    if _alone_without_images(centres, alone):
+        before, centres = sum(map(_known_outcomes, centres)), seen_without_images(centres)
+        if before > sum(map(_known_outcomes, centres)):
+            notes.append(
+                "Patients of whom no clinical variable is known are in no test: the network of a site without images "
+                "sees nothing of them, and all models are compared on the same patients."
+            )
     rows = []
     for each in chosen:
         everything = _tests(centres, out, each, alone, without)
@@ -146,7 +161,7 @@ def _tests(centres: Sequence[Centre], out: Path, chosen: Chosen, alone: Reasons,
         *(f"{LOCAL}/{site}" for site, reason in alone.items() if reason is None),
         *(f"{WITHOUT}/{site}" for site, reason in without.items() if reason is None),
     ]
-    unseeing = {f"{LOCAL}/{centre.site}" for centre in centres if not centre.data.has_image.any()}
+    unseeing = {f"{LOCAL}/{centre.site}" for centre in _alone_without_images(centres, alone)}
     blind = [replace(centre, data=centre.data.without_images()) for centre in centres]
     tests = {
         run: count_everywhere(
@@ -165,6 +180,14 @@ def _tests(centres: Sequence[Centre], out: Path, chosen: Chosen, alone: Reasons,
         for site in [site for site, reason in without.items() if reason is None]:
             del tests[f"{WITHOUT}/{site}"][site]
     return tests
+
+
+def _alone_without_images(centres: Sequence[Centre], alone: Reasons) -> list[Centre]:
+    return [centre for centre in centres if alone[centre.site] is None and not centre.data.has_image.any()]
+
+
+def _known_outcomes(centre: Centre) -> int:
+    return int(np.isfinite(centre.data.outcomes.time).sum())
 
 
 def _of_endpoint(tests: Tests, column: int) -> SiteCounts:

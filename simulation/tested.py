@@ -22,6 +22,15 @@ SAME_RISK = 1e-3
 """Log hazards of one network on two machines, or with other threads, differ by less."""
 
 
+def seen_without_images(centres: Sequence[Centre]) -> list[Centre]:
+    """The centres, tested on patients of whom a clinical variable is known: a network without images sees no others.
+
+    Models are compared on the same patients, so that where one has no images the others are tested on these too.
+    """
+    variables = centres[0].experiment.data.variables
+    return [replace(centre, data=centre.data.tested_on(centre.data.has_clinical(variables))) for centre in centres]
+
+
 def count_everywhere(centres: Sequence[Centre], run: Path, chosen: Chosen, store: Path) -> Tests:
     """Test a run's weights at every centre, also at those that it never saw.
 

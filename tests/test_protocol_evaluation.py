@@ -23,6 +23,7 @@ from stsmm_core.survival.common_scale import sum_outputs
 from stsmm_core.survival.estimates import draw_patients
 from stsmm_core.survival.site_records import FoldRecords, SiteRecords
 from stsmm_core.survival.site_sums import sum_development_of, sum_test
+from stsmm_core.survival.time_grid import MIDDLE_STEP_DAYS
 from stsmm_core.training.evaluation_over_sites import horizons_in_days
 
 EXPERIMENT = Experiment(
@@ -90,7 +91,7 @@ def test_what_is_sent_comes_back(record, patients, minimum):
 
 def test_with_a_minimum_no_number_is_a_patient_s_own_risk_or_time():
     site = records(40)
-    own = {*np.unique(site.time[site.time % 30 > 0]).tolist()}
+    own = {*np.unique(site.time[site.time % MIDDLE_STEP_DAYS > 0]).tolist()}
     for _, numbers, _ in messages(40, 5).values():
         for key, values in numbers.items():
             if key.endswith(("times", "time-low", "time-high")):

@@ -20,7 +20,7 @@ from stsmm_core.protocol import refusals
 from stsmm_core.protocol.weights import pack_weights, unpack_weights
 from stsmm_core.survival.cells import OPEN_END
 from stsmm_core.survival.site_sums import GROUPS
-from stsmm_core.survival.time_grid import COARSE_STEP_DAYS
+from stsmm_core.survival.time_grid import COARSE_STEP_DAYS, MIDDLE_STEP_DAYS
 
 
 class HeldBackError(StsmmError):
@@ -221,8 +221,9 @@ class _Check:
                 values = values[np.abs(values) != OPEN_END]
             if (values < 0).any() or (values > LONGEST_TIME_DAYS).any():
                 raise HeldBackError(f"{row.name}: no time in days")
-            if limits.minimum > 1 and (values % COARSE_STEP_DAYS != 0).any():
-                raise HeldBackError(f"{row.name}: a time that was not moved to a whole step")
+            step = COARSE_STEP_DAYS if row.kind == "edges" else MIDDLE_STEP_DAYS
+            if limits.minimum > 1 and (values % step != 0).any():
+                raise HeldBackError(f"{row.name}: a time that was not moved to one that patients share")
         if row.kind in ("times", "places") and (np.diff(values) <= 0).any():
             raise HeldBackError(f"{row.name}: does not increase")
 

@@ -6,6 +6,7 @@ from stsmm_core.report.audit import left_out_sentences
 from stsmm_core.report.history import FUSION
 from stsmm_core.report.results import Concordance, Results
 from stsmm_core.report.tables import total_of
+from stsmm_core.training.rounds import LEAST_SELECTING_EVENTS
 
 RELIABLE_EVENTS = 100
 """Events that an external validation should have at least (Collins, Ogundimu and Altman, Stat Med 2016)."""
@@ -242,17 +243,21 @@ def _rule(blending: Blending) -> str:
 
 
 def _some_without_images(results: Results) -> bool:
-    """Whether the round was selected by a part of the sites (`training.rounds.selecting_losses`)."""
+    """Whether the round may have been selected by a part of the sites (`training.rounds.selecting_losses`)."""
     images = [site.with_image for site in results.metrics.cohorts]
     return 0 in images and images.count(0) < len(images)
 
 
 def _testing(results: Results) -> str:
     evaluation = results.experiment.evaluation
+    part = (
+        f", of the sites with images (of all where these had fewer than {LEAST_SELECTING_EVENTS} validation events)"
+        if _some_without_images(results)
+        else ""
+    )
     divided = (
         f"Patients were divided within each site: {scheme(results.experiment)}, seed {results.experiment.seed}. "
-        "The network of the round with the lowest unweighted validation loss of the fusion head was kept"
-        f"{', of the sites with images' if _some_without_images(results) else ''}. "
+        f"The network of the round with the lowest unweighted validation loss of the fusion head was kept{part}. "
     )
     pooled = (
         "Each fold's patients were tested with the network that had not seen them; the folds are reported together. "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stsmm_core.survival.time_grid import shareable_times
+from stsmm_core.survival.time_grid import group_ends, shareable_times
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,8 +16,8 @@ class Leaving:
     Attributes:
         times: days, increasing, shape (steps,).
         events, censored: how many at each, shape (samples, steps).
-        moved: whether times were moved to make them shareable; a time then stands for all after the one before it, and
-            the last one for all later times too.
+        moved: whether times were moved to make them shareable; a time then stands for those of its group
+            (`time_grid.group_ends`), and the last one for all later times too.
     """
 
     times: NDArray[np.float64]
@@ -77,8 +77,8 @@ def _span(site: Leaving) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The earliest and the latest that a patient counted at each time may have left."""
     if not site.moved or len(site.times) == 0:
         return site.times, site.times
-    before = np.concatenate([[-np.inf], site.times[:-1]])
-    return np.nextafter(before, np.inf), np.append(site.times[:-1], np.inf)
+    ends = group_ends(site.times)[:-1]
+    return np.nextafter(np.append(-np.inf, ends), np.inf), np.append(ends, np.inf)
 
 
 def _product(

@@ -4,15 +4,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 COARSE_STEP_DAYS = 30.0
+MIDDLE_STEP_DAYS = COARSE_STEP_DAYS / 2
+"""What lies in the middle of two whole steps is a multiple of this."""
 
 
 def shareable_times(time: NDArray[np.float64], *, minimum: int) -> NDArray[np.float64]:
     """Times in days at which patients leave the risk set, moved so that at least `minimum` leave together.
 
-    With a minimum of 1 nothing moves. Else a time moves up to the next whole step of 30 days, and on to later steps
-    until a group is large enough; the last group, if too small, moves down to the one before it. A statistic of the
-    moved times is exact for them, and off by what they moved: a curve lags by a step at
-    most where follow-up is dense.
+    With a minimum of 1 nothing moves. Else patients are gathered by whole steps of 30 days until a group is large
+    enough, and the last group, if too small, joins the one before it. Their time is the middle between the last step of
+    the group before (or 0) and their own: at their own end, a hazard would lag behind by half a group, at every site.
+    A statistic of the moved times is exact for them, and off by what they moved.
 
     Args:
         time: shape (patients,).
@@ -42,4 +44,14 @@ def shareable_times(time: NDArray[np.float64], *, minimum: int) -> NDArray[np.fl
             last_group = step
             first, gathered = step + 1, 0
     moved[first:] = steps[last_group]
-    return moved[place]
+    ends, group = np.unique(moved, return_inverse=True)
+    return ((np.append(0.0, ends[:-1]) + ends) / 2)[group][place]
+
+
+def group_ends(middles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The last step of each group of a site, from all its shareable times in order, shape (groups,)."""
+    ends = np.empty_like(middles)
+    end = 0.0
+    for group, middle in enumerate(middles):
+        ends[group] = end = 2 * middle - end
+    return ends

@@ -16,9 +16,10 @@ from stsmm_core.training.blending import BlendingState
 from stsmm_core.training.centre import Centre
 from stsmm_core.training.experiment import Memory, blend
 from stsmm_core.training.fitted import FittedNetwork, describe_fit
+from stsmm_core.training.rounds import LEAST_SELECTING_EVENTS, RoundLosses
 from stsmm_core.training.site_data import agreed_channels, pool, pool_folds
 from stsmm_core.training.state import SiteState
-from stsmm_core.training.trainer import RoundLosses, Trainer
+from stsmm_core.training.trainer import Trainer
 
 
 class Centralised:
@@ -113,11 +114,11 @@ class Centralised:
         )
 
     def _with_images(self, rows: Rows) -> Rows:
-        """Those of some patients whose sites have images, to select a round; none where all have, or without event."""
+        """Those of the rows whose sites have images, to select a round; none where all do, or with few events."""
         sites = [np.full(len(centre.data.patients), centre.data.has_image.any()) for centre in self._centres]
         chosen = rows[np.concatenate(sites)[rows]]
-        alike = len(chosen) == len(rows) or not np.nansum(self._data.outcomes.event[chosen])
-        return chosen[:0] if alike else chosen
+        few = np.nansum(self._data.outcomes.event[chosen]) < LEAST_SELECTING_EVENTS
+        return chosen[:0] if few or len(chosen) == len(rows) else chosen
 
     def _pooled_fold(self, fold: int) -> Fold:
         return pool_folds([centre.data for centre in self._centres], [centre.folds[fold] for centre in self._centres])

@@ -10,6 +10,9 @@ import numpy as np
 from stsmm_core.model.mmnn import Weights
 from stsmm_core.training.losses import LossChanges, LossSums
 
+LEAST_SELECTING_EVENTS = 10
+"""Validation events, added over endpoints, that a part of the sites needs to select a round for all."""
+
 
 @dataclass(frozen=True)
 class TrainedRound:
@@ -60,7 +63,7 @@ class RoundLosses:
 
 
 def selecting_losses(by_site: Mapping[str, RoundLosses], imaging: Collection[str]) -> LossSums | None:
-    """Validation losses of the sites with images, which the network is made for; None where they have no event.
+    """Validation losses of the sites with images, which the network is made for; None where they have too few events.
 
     The others, who may be many, would select an early round: what they know is learned before the images are.
 
@@ -72,4 +75,4 @@ def selecting_losses(by_site: Mapping[str, RoundLosses], imaging: Collection[str
     chosen = [losses.validation for site, losses in by_site.items() if site in imaging]
     found = reduce(add, chosen, nothing)
     # While one of them is missing nobody knows, and a round without its events is not selected.
-    return None if len(chosen) == len(imaging) and not found.events[0].any() else found
+    return None if len(chosen) == len(imaging) and found.events[0].sum() < LEAST_SELECTING_EVENTS else found

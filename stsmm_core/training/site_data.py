@@ -60,6 +60,12 @@ class SiteData:
         """The same patients to a network whose image encoder nobody trained."""
         return replace(self, has_image=np.zeros_like(self.has_image))
 
+    def tested_on(self, patients: NDArray[np.bool_]) -> "SiteData":
+        """The same with the outcomes of only some patients known, so that no others are tested."""
+        known = patients[:, None]
+        time, event = (np.where(known, each, np.nan) for each in (self.outcomes.time, self.outcomes.event))
+        return replace(self, outcomes=Outcomes(time, event))
+
     def has_clinical(self, variables: Sequence[str]) -> NDArray[np.bool_]:
         """Whether any of the variables is known, shape (patients,)."""
         return self.clinical[list(variables)].notna().any(axis=1).to_numpy()

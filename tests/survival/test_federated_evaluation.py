@@ -18,6 +18,7 @@ from stsmm_core.survival.leaving import count_leaving, survival_at, survival_bou
 from stsmm_core.survival.predictions import Predictions
 from stsmm_core.survival.site_records import FoldRecords, SiteRecords
 from stsmm_core.survival.site_sums import GROUP_EDGES, predictions_of, site_factors
+from stsmm_core.survival.time_grid import group_ends
 from stsmm_core.training.certificate import exchange as through_layouts
 
 HORIZONS_YEARS = (1.0, 2.0)
@@ -263,7 +264,7 @@ def test_repeats_of_a_patient_are_no_further_patients():
     for site, test in zip(sites, tests, strict=True):
         predictions = predictions_of(site, scale, development, 0, horizons=HORIZONS)
         times = test.risks[0].leaving.times
-        step = np.searchsorted(times, predictions.time).clip(max=len(times) - 1)
+        step = np.searchsorted(group_ends(times), predictions.time).clip(max=len(times) - 1)
         assert all(len(np.unique(predictions.patient[step == place])) >= 5 for place in range(len(times)))
         for sums in test.risks[0].horizons:
             assert ((sums.group_size[0] == 0) | (sums.group_size[0] >= 5 * 3)).all()

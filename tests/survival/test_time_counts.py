@@ -86,8 +86,8 @@ def test_without_censoring_the_curve_lies_within_the_stated_move_of_the_exact_on
 
 def test_the_stated_move_is_the_largest():
     counts = count_times(time=np.array([1.0, 31, 32, 33]), event=np.ones(4), minimum=2)
-    np.testing.assert_array_equal(counts.times, [60.0])
-    assert counts.largest_move_days == 60  # 59, and which patient's day it was stays open
+    np.testing.assert_array_equal(counts.times, [30.0])
+    assert counts.largest_move_days == 30  # 29, and which patient's day it was stays open
     np.testing.assert_array_equal(counts.events, [4.0])
 
 

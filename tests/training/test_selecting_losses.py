@@ -29,9 +29,14 @@ def test_they_are_those_of_the_sites_with_images():
     assert equal(selecting_losses(by_site, ["north", "south", "registry"]), 78, 66)
 
 
-def test_without_a_site_with_images_or_without_their_events_all_select():
+@pytest.mark.parametrize("events", [0, 1, 4])
+def test_without_a_site_with_images_or_with_fewer_than_ten_events_there_all_select(events):
     assert selecting_losses({"registry": REGISTRY}, []) is None
-    assert selecting_losses({"north": losses(0, 0), "registry": REGISTRY}, ["north"]) is None
+    assert selecting_losses({"north": losses(3, events), "registry": REGISTRY}, ["north"]) is None
+
+
+def test_ten_events_over_the_endpoints_are_enough():
+    assert equal(selecting_losses({"north": losses(3, 5), "registry": REGISTRY}, ["north"]), 3, 5)
 
 
 def test_a_round_in_which_a_site_with_images_is_missing_has_fewer_events():
