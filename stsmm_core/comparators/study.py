@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stsmm_core.cohort.clinical import ClinicalEncoding, fit_encoding, summarise
-from stsmm_core.cohort.dictionary import VARIABLES
 from stsmm_core.cohort.splits import Fold
 from stsmm_core.config import Experiment
 from stsmm_core.training.centre import Centre
@@ -60,10 +59,9 @@ class Study:
         return fold * len(self.sites) + self.site[rows]
 
     def encoding(self, fold: int) -> ClinicalEncoding:
-        """Of every variable of the dictionary, from the fold's training patients alone."""
-        return fit_encoding(
-            summarise(self.data.clinical.iloc[self.folds[fold].train], tuple(VARIABLES)), tuple(VARIABLES)
-        )
+        """Of the experiment's variables, from the fold's training patients alone."""
+        variables = self.experiment.data.variables
+        return fit_encoding(summarise(self.data.clinical.iloc[self.folds[fold].train], variables), variables)
 
     def _applies(self, rows: NDArray[np.intp], endpoint: int) -> NDArray[np.intp]:
         return rows[np.isfinite(self.data.outcomes.time[rows, endpoint])]

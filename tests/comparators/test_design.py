@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import simulate, spoiled
+from simulated import simulate, simulated_study, spoiled
 
 from stsmm_core.cohort.dictionary import PAPER_VARIABLES
 from stsmm_core.comparators.design import NO_IMAGE, encoding_columns, fit_design
@@ -158,3 +160,20 @@ def test_a_variable_that_nobody_knows():
 def test_too_few_to_vary(key, train):
     with pytest.raises(NothingToLearnFrom):
         design(key, train=train)
+
+
+def test_a_comparator_sees_no_variable_that_the_experiment_leaves_out():
+    study = simulated_study(PATIENTS)
+    data = study.experiment.data.model_copy(update={"variables": ("age", "sex")})
+    study = replace(study, experiment=study.experiment.model_copy(update={"data": data}))
+
+    def inputs(key):
+        train = study.development(0, 0)
+        fitted = fit_design(COMPARATORS[key], study.data.clinical, study.encoding(0), PATIENTS.radiomics, train=train)
+        return {column.split()[0] for column in fitted.columns if not column.startswith(("t1", "no "))}
+
+    own_variables = {key for key, specification in COMPARATORS.items() if specification.variables is not None}
+    assert own_variables
+    for key in COMPARATORS.keys() - own_variables:
+        assert inputs(key) == {"age", "sex"}
+    assert inputs("sarculator_cox") == set(SARCULATOR)  # a published model is what it is
