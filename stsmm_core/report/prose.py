@@ -65,6 +65,11 @@ def honest_numbers(results: Results) -> tuple[str, ...]:
     untested = [site.site for site in results.metrics.cohorts if site.site not in results.metrics.tested_sites]
     if untested:
         said.append(f"Not tested, and missing from every figure above: {', '.join(untested)}.")
+    if not all(check.holds for check in results.metrics.certificate):
+        said.append(
+            "The exactness certificate fails: on the synthetic twin a figure over all sites differs from that of the "
+            "pooled patients by more than is stated. Do not use the figures over all sites; report this run's versions."
+        )
     said.extend(left_out_sentences(results.audit))
     if not measured:
         return tuple(said)

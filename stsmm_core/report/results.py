@@ -91,6 +91,10 @@ class HorizonResult(Record):
     groups: tuple[RiskGroup, ...]
 
 
+ROUNDING = 1e-9
+"""Federated and pooled figures that must be equal differ by less."""
+
+
 class Check(Record):
     """A line of the exactness certificate."""
 
@@ -103,6 +107,15 @@ class Check(Record):
     exact: bool
     low: float | None
     high: float | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the figures agree as far as was stated: up to rounding where exact, else the pooled one in bounds."""
+        if self.exact:
+            return self.difference < ROUNDING
+        if self.low is None or self.high is None:
+            return True
+        return self.low - ROUNDING <= self.pooled <= self.high + ROUNDING
 
 
 class EndpointResult(Record):

@@ -233,10 +233,7 @@ def test_an_ensemble_is_said(metrics: dict[str, Any], write: Callable[..., Path]
     run = write(metrics)
     config = run / "config.toml"
     config.write_text(config.read_text().replace("[evaluation]\n", "[evaluation]\nmembers = 4\n"))
-    text = Page(write_report(run)).text
-    assert "4 networks a test set" in text
-    assert "within sites the mean risk of 4 networks is tested" in text
-    assert "All figures here are means over single networks" in text
+    assert "4 networks a test set" in Page(write_report(run)).text
 
 
 def test_sites_that_were_not_tested_are_named(metrics: dict[str, Any], write: Callable[..., Path]) -> None:

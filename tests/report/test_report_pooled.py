@@ -99,6 +99,30 @@ def test_the_certificate_shows_the_largest_difference(pooled_metrics, write):
     assert "baseline hazard 5 0.3100 0.3200 1.0e-02 none" in words
 
 
+@pytest.mark.parametrize(
+    ("failed", "shown"),
+    [
+        (check(1, "AUC at 5 years", 0.7, 0.7 + 2e-9, exact=True), "AUC 1 0.7000 0.7000 2.0e-09 NOT equal"),
+        (check(5, "AUC at 3 years", 0.61, 0.59, exact=False, low=0.6, high=0.8), "0.6000 to 0.8000, NOT within"),
+    ],
+)
+def test_a_certificate_that_fails_says_so_before_larger_differences(pooled_metrics, write, failed, shown):
+    assert "certificate fails" not in words_of(write_report(write(pooled_metrics)))
+    pooled_metrics["certificate"].insert(0, failed)
+    words = words_of(write_report(write(pooled_metrics, name="failed")))
+    assert shown in words
+    assert "The exactness certificate fails" in words
+
+
+def test_the_figures_of_an_ensemble_are_said_to_be_means_over_its_networks(pooled_metrics, write):
+    run = write(pooled_metrics)
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace("[evaluation]\n", "[evaluation]\nmembers = 4\n"))
+    words = words_of(write_report(run))
+    assert "within sites the mean risk of 4 networks is tested" in words
+    assert "All figures here are means over single networks" in words
+
+
 def test_a_run_without_them_has_no_such_tables(metrics, write):
     words = words_of(write_report(write(metrics)))
     assert "certificate" not in words.lower()
