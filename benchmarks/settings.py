@@ -103,10 +103,9 @@ def _measure(console: Console, setting: Setting, experiment: Experiment, folder:
     elif reason := train_pooled(console, centres, run, name="all centres"):
         raise RunError(reason)
     selected = _concordance(count_by_sites(centres, run))
-    own_layers = experiment.federation.local_normalisation or experiment.federation.personal_epochs > 0
     last = (
         [float("nan")] * len(selected)  # the last round's layers of a site are not kept
-        if own_layers
+        if experiment.federation.keeps_layers_at_sites
         else _concordance(count_everywhere(centres, run, "final", run / "last_round"))
     )
     progress = load_progress(run / CHECKPOINTS_FOLDER / "fold-0.pt")

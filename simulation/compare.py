@@ -15,14 +15,7 @@ from simulation.gain import Models, SiteCounts, compare_models
 from simulation.partition import Partition, describe_partition
 from simulation.simulate import ready_centres, virtual_centres, virtual_inputs
 from simulation.summary import print_joining
-from simulation.tested import (
-    Chosen,
-    Tests,
-    count_by_sites,
-    count_everywhere,
-    seen_without_images,
-    sites_share_all_weights,
-)
+from simulation.tested import Chosen, Tests, count_by_sites, count_everywhere, seen_without_images
 from simulation.trainings import (
     CENTRALISED,
     FEDERATED,
@@ -119,10 +112,9 @@ def _figures(
     centres: Sequence[Centre], out: Path, alone: Reasons, without: Reasons
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Every figure of the selected and of the final weights, and what a reader must know of them."""
-    tested = out / TESTED_FOLDER
     chosen: list[Chosen] = ["selected"]
     notes = []
-    if sites_share_all_weights(centres, out / FEDERATED, tested / FEDERATED / "selected"):
+    if not centres[0].experiment.federation.keeps_layers_at_sites:
         chosen.append("final")
     else:
         notes.append(

@@ -5,21 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from stsmm_core.run_folder import CHECKPOINTS_FOLDER, SITES_FOLDER
 from stsmm_core.survival.concordance import PairCounts
 from stsmm_core.training.centre import Centre
 from stsmm_core.training.experiment import load_progress
-from stsmm_core.training.state import load_predictions
 
 Chosen = Literal["selected", "final"]
 """Weights of the round with the least validation loss, or of the last round."""
 Tests = dict[str, list[PairCounts]]
 """By site: of the fusion head, an endpoint each."""
-
-SAME_RISK = 1e-3
-"""Log hazards of one network on two machines, or with other threads, differ by less."""
 
 
 def seen_without_images(centres: Sequence[Centre]) -> list[Centre]:
@@ -46,25 +40,6 @@ def count_by_sites(centres: Sequence[Centre], run: Path) -> Tests:
     return {
         centre.site: replace(centre, folder=run / SITES_FOLDER / centre.site).count_pairs()[0] for centre in centres
     }
-
-
-def sites_share_all_weights(centres: Sequence[Centre], run: Path, store: Path) -> bool:
-    """Whether the sites' own predictions are those of the server's weights: not where they keep layers of their own."""
-    _predict(centres, run, "selected", store)
-    for centre in centres:
-        ours, theirs = (
-            load_predictions(
-                folder / centre.site,
-                len(centre.folds),
-                patients=centre.data.patients,
-                heads=centre.experiment.heads,
-                endpoints=centre.experiment.data.endpoints,
-            )
-            for folder in (store, run / SITES_FOLDER)
-        )
-        if not np.allclose(ours, theirs, rtol=SAME_RISK, atol=SAME_RISK, equal_nan=True):
-            return False
-    return True
 
 
 def _predict(centres: Sequence[Centre], run: Path, chosen: Chosen, store: Path) -> None:

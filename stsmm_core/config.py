@@ -295,6 +295,11 @@ class Federation(Section):
     largest_update: Annotated[float, Field(gt=1, strict=True)] = 30.0
     """Times the median size of the other sites' updates; a larger one is left out."""
 
+    @property
+    def keeps_layers_at_sites(self) -> bool:
+        """Whether the weights at the server are no model: sites test, and use, layers or heads of their own."""
+        return self.local_normalisation or self.personal_epochs > 0
+
 
 class Evaluation(Section):
     """How the model is tested."""

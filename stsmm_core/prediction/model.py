@@ -67,7 +67,7 @@ def load_model(run: Path) -> RunModel:
         raise RunError(f"{error}\n  restore the file that the run wrote, or run again") from None
     if experiment.model.kind == "cox":
         raise RunError(f"{run}: a Cox regression, which has no network to predict with; its model is in cox.json")
-    own = experiment.federation.local_normalisation or experiment.federation.personal_epochs > 0
+    own = experiment.federation.keeps_layers_at_sites
     if own and json.loads((folder / METRICS_FILE).read_text(encoding="utf-8")).get("mode") == "federated":
         raise RunError(
             f"{run}: the sites kept normalisation layers or heads of their own, without which the weights in the run "

@@ -127,7 +127,8 @@ def concordance(counts: PairCounts, *, level: float = 0.95) -> Concordance:
     """Harrell's C with its percentile bootstrap interval.
 
     Replicates without a comparable pair carry no information and are left out of the interval. Where the rest do not
-    vary there is no interval but a reason: a handful of patients all in order is not certainty.
+    vary, or are fewer than half, there is no interval but a reason (as `estimates.estimate`): a handful of patients all
+    in order is not certainty.
     """
     pairs = int(counts.comparable)
     if pairs == 0:
@@ -136,7 +137,7 @@ def concordance(counts: PairCounts, *, level: float = 0.95) -> Concordance:
     usable = counts.comparable_replicates > 0
     ratios = counts.concordant_replicates[usable] / counts.comparable_replicates[usable]
     value = counts.concordant / counts.comparable
-    if len(ratios) == 0 or np.ptp(ratios) < TIE_TOLERANCE:
+    if len(ratios) == 0 or 2 * len(ratios) < len(usable) or np.ptp(ratios) < TIE_TOLERANCE:
         reason = "too few events for an interval"
         return Concordance(value, None, None, counts.patients, counts.events, pairs, reason)
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])

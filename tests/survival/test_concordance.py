@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sksurv.metrics import concordance_index_censored
 
 from stsmm_core.survival.concordance import PairCounts, concordance, count_pairs, total
+from stsmm_core.survival.estimates import estimate
 
 
 def count(risk, time, event, *, replicates=0, rng=None):
@@ -232,3 +233,14 @@ def test_two_heads_see_the_same_bootstrap_samples():
     two = count([5, 4, 3, 2, 1], time, event, replicates=50, rng=np.random.default_rng(3))
     np.testing.assert_array_equal(one.comparable_replicates, two.comparable_replicates)
     np.testing.assert_allclose(one.concordant_replicates + two.concordant_replicates, one.comparable_replicates)
+
+
+@pytest.mark.parametrize(("usable", "has_interval"), [(20, False), (49, False), (50, True), (100, True)])
+def test_an_interval_rests_on_half_of_the_samples_at_least_as_everywhere(usable, has_interval):
+    comparable = np.where(np.arange(100) < usable, 4.0, 0.0)
+    concordant = np.where(comparable > 0, np.arange(100) % 5, 0.0)
+    found = concordance(PairCounts(3, 4, concordant, comparable, 6, 2))
+    with np.errstate(invalid="ignore"):
+        reference = estimate(np.concatenate([[3 / 4], concordant / comparable]), n=6, events=2)
+    assert (found.ci_low, found.ci_high, found.reason) == (reference.low, reference.high, reference.reason)
+    assert (found.ci_low is not None) == has_interval
