@@ -32,9 +32,9 @@ class FlowerCox:
         self._experiment = experiment
         self._members: frozenset[str] = frozenset()
 
-    def begin_fold(self, fold: int, encoding: ClinicalEncoding | None) -> ClinicalEncoding:
+    def begin_fold(self, fold: int) -> ClinicalEncoding:
         """Ask every node who it is, and fit the encoding to the sum of what they say."""
-        return self._consortium.begin_fold(fold, encoding)
+        return self._consortium.begin_fold(fold, None)
 
     def columns(self, fold: int, endpoint: int) -> ColumnAnswer:
         """Who answers is a member of the fit.

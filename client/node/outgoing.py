@@ -81,7 +81,7 @@ OUTGOING: tuple[Row, ...] = (
     *_rows("query", "number", "training.VARIABLE", "levels", sums=True),
     *_rows("train", "arrays", "arrays", record="arrays"),
     *_rows("train", "group", "patients"),
-    *_rows("train", "count", "events windows-without-event"),
+    *_rows("train", "count", "events"),
     *_rows("train", "amount", "weight"),
     *_rows("train", "flag", "modalities-seen modalities-missed", "modalities"),
     *_rows("train", "flag", "heads-taught", "heads", "endpoints"),

@@ -35,10 +35,6 @@ class ClinicalAttributions:
         """How much a variable matters, whatever its direction."""
         return dict(zip(self.variables, np.abs(self.values).mean(axis=0).tolist(), strict=True))
 
-    def mean_signed(self) -> dict[str, float]:
-        """Where a variable moves these patients on average; near 0 where they are like the mean patient."""
-        return dict(zip(self.variables, self.values.mean(axis=0).tolist(), strict=True))
-
 
 def integrated_gradients(
     network: MultimodalNetwork,

@@ -63,7 +63,6 @@ def contribution_to_numbers(trained: TrainedRound, weight: float) -> Numbers:
     return {
         PATIENTS: trained.patients,
         EVENTS: trained.events,
-        "windows-without-event": trained.windows_without_event,
         WEIGHT: float(weight),
         SEEN: [int(any_patient) for any_patient in trained.seen],
         MISSED: [int(any_patient) for any_patient in trained.missed],

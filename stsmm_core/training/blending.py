@@ -5,7 +5,7 @@ validation loss falls by dG (generalisation); OGR = |dO / dG|. The optimum of Wa
 Proposition 1) weights head k in proportion to dG_k / dO_k^2.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,18 +30,6 @@ class Interval:
     overfitting: Vector
     generalisation_se: Vector
     overfitting_se: Vector
-
-    @classmethod
-    def from_losses(
-        cls,
-        *,
-        train: tuple[Sequence[float], Sequence[float]],
-        validation: tuple[Sequence[float], Sequence[float]],
-    ) -> "Interval":
-        """The interval between two checkpoints, each given as (before, after), without standard errors."""
-        train_change = np.subtract(train[1], train[0], dtype=float)
-        validation_change = np.subtract(validation[1], validation[0], dtype=float)
-        return cls.from_changes(train_change, validation_change)
 
     @classmethod
     def from_changes(

@@ -51,8 +51,8 @@ class CoxSites(Protocol):
     Each question may raise `SitesChanged`; the site that did not answer then takes no further part.
     """
 
-    def begin_fold(self, fold: int, encoding: ClinicalEncoding | None) -> ClinicalEncoding:
-        """Find out who takes part, and agree on the encoding (unless it is given)."""
+    def begin_fold(self, fold: int) -> ClinicalEncoding:
+        """Find out who takes part, and agree on the encoding."""
         ...
 
     def columns(self, fold: int, endpoint: int) -> ColumnAnswer:
@@ -139,7 +139,7 @@ def run_cox_fold(sites: CoxSites, experiment: Experiment, fold: int) -> CoxFold:
         RunError: when a model cannot be fitted, with its endpoint and what to do.
     """
     started = time.monotonic()
-    sites.begin_fold(fold, None)
+    sites.begin_fold(fold)
     models = _fit_all(sites, experiment, fold)
     sites.keep_risks(fold, {endpoint: model.term for endpoint, model in models.items()})
     return CoxFold(models, time.monotonic() - started)
@@ -151,7 +151,7 @@ def run_final_cox(sites: CoxSites, experiment: Experiment) -> FinalCox:
     Raises:
         RunError: as `run_cox_fold`.
     """
-    encoding = sites.begin_fold(experiment.evaluation.runs - 1, None)
+    encoding = sites.begin_fold(experiment.evaluation.runs - 1)
     return FinalCox(_fit_all(sites, experiment, experiment.evaluation.runs), encoding)
 
 

@@ -34,10 +34,10 @@ class CentralisedCox:
         self._experiment = centres[0].experiment
         self._encoding: ClinicalEncoding | None = None
 
-    def begin_fold(self, fold: int, encoding: ClinicalEncoding | None) -> ClinicalEncoding:
-        """Fit the encoding to the training patients of all centres, unless it is given."""
+    def begin_fold(self, fold: int) -> ClinicalEncoding:
+        """Fit the encoding to the training patients of all centres."""
         summary = reduce(add, (centre.summarise_training(fold) for centre in self._centres))
-        self._encoding = encoding or fit_encoding(summary, self._experiment.data.variables)
+        self._encoding = fit_encoding(summary, self._experiment.data.variables)
         return self._encoding
 
     def columns(self, fold: int, endpoint: int) -> ColumnAnswer:

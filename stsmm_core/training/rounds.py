@@ -20,7 +20,6 @@ class TrainedRound:
 
     Attributes:
         patients, events: training patients and their events, added over endpoints.
-        windows_without_event: risk windows that could teach nothing and were skipped.
         seen, missed: whether a patient with, and one without, each modality was trained on, one a modality.
         taught: whether an event of each endpoint was trained on among the patients of each head, [head][endpoint].
     """
@@ -28,7 +27,6 @@ class TrainedRound:
     weights: Weights
     patients: int
     events: int
-    windows_without_event: int
     seen: tuple[bool, ...]
     missed: tuple[bool, ...]
     taught: tuple[tuple[bool, ...], ...]

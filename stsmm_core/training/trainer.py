@@ -89,7 +89,6 @@ class Trainer:
         optimizer = self._optimizer(round_number)
         self.network.train()
         anchor = [parameter.detach().clone() for parameter in self.network.parameters()]
-        skipped: list[Rows] = []
         trained_on: list[Rows] = []
         for epoch in range(training.local_epochs):
             windows = self._windows(rows, round_number, epoch)
@@ -101,7 +100,6 @@ class Trainer:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 if np.nansum(self._data.outcomes.event[window]) == 0:
-                    skipped.append(window)
                     continue
                 trained_on.append(window)
                 optimizer.zero_grad(set_to_none=True)
@@ -119,7 +117,7 @@ class Trainer:
         seen, missed = (tuple(bool(row.any()) for row in part) for part in (has[1:], ~has[1:]))
         had_event = np.nan_to_num(self._data.outcomes.event[taught_by]) > 0
         taught = tuple(tuple(bool(each) for each in had_event[row].any(axis=0)) for row in has)
-        return TrainedRound(trained, len(rows), events, len(skipped), seen, missed, taught)
+        return TrainedRound(trained, len(rows), events, seen, missed, taught)
 
     def losses(self, round_number: int, weights: Weights) -> RoundLosses:
         """Loss sums of the given weights, without dropout or augmentation, each set one risk set."""

@@ -24,7 +24,7 @@ from stsmm_core.audit.chain import read, verify
 from stsmm_core.protocol import ProtocolError, refusals
 from stsmm_core.protocol.weights import pack_weights, unpack_weights
 
-LEGAL = {"patients": 42, "events": 20, "windows-without-event": 0, "weight": 20.0}
+LEGAL = {"patients": 42, "events": 20, "weight": 20.0}
 LEGAL |= {"modalities-seen": [1], "modalities-missed": [0], "heads-taught": [1, 0]}
 WEIGHTS = {"a": np.arange(6, dtype="float32").reshape(2, 3), "n": np.array(3)}
 

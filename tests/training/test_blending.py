@@ -27,7 +27,7 @@ from stsmm_core.training.blending import BlendingState, Interval, bounded, start
 
 TRAIN = ((1.0, 1.0, 1.0), (0.5, 0.9, 0.4))
 VALIDATION = ((1.2, 1.1, 1.3), (0.8, 1.05, 1.4))
-EXAMPLE = Interval.from_losses(train=TRAIN, validation=VALIDATION)
+EXAMPLE = Interval.from_changes(np.subtract(TRAIN[1], TRAIN[0]), np.subtract(VALIDATION[1], VALIDATION[0]))
 UNIFORM = BlendingState((1 / 3, 1 / 3, 1 / 3))
 METHODS = ("robust", "simplex", "softmax", "uniform", "none")
 

@@ -81,7 +81,7 @@ def test_a_checkpoint_comes_back_whole(tmp_path):
 
 
 def test_a_computed_blending_state_comes_back(tmp_path):
-    interval = Interval.from_losses(train=((1, 1, 1), (0.5, 0.9, 0.4)), validation=((1, 1, 1), (0.8, 0.9, 1.1)))
+    interval = Interval.from_changes(np.array([-0.5, -0.1, -0.6]), np.array([-0.2, -0.1, 0.1]))
     state = BlendingState((1 / 3,) * 3).after(interval, Blending())
     save_progress(after(start(), 1, 1.0, state), tmp_path / "fold-0.pt")
     assert load_progress(tmp_path / "fold-0.pt").blending == state

@@ -106,6 +106,8 @@ def estimate(figure: Estimate | None, *, digits: int = 3, with_sd: bool = False,
         text += f"{TIED}({figure.sd:.{digits}f})"
     if figure.low is not None and figure.high is not None:
         text += f" [{figure.low:{sign}.{digits}f},{TIED}{figure.high:{sign}.{digits}f}]"
+    elif figure.reason:
+        text += f" ({figure.reason})"
     return Cell(minus(text), {"value": figure.value, "sd": figure.sd, "low": figure.low, "high": figure.high})
 
 
