@@ -16,6 +16,8 @@ from stsmm_core.survival.roc import smoothed_roc
 
 LEAST_AT_RISK = 5
 """A horizon counts as reached by the follow-up when this many test patients were followed beyond it."""
+LEAST_EVENTS = 5
+"""A horizon with fewer events by then among the test patients has no figure."""
 EVENTS_PER_COVARIATE = 10
 """Events by the horizon that a calibration model needs for each of its covariates (Peduzzi 1995)."""
 SLOPE_EVENTS = EVENTS_PER_COVARIATE
@@ -97,16 +99,32 @@ def why_not(predictions: Predictions, horizon: float) -> str | None:
     """The reason why nothing can be said at a horizon in days; None where something can."""
     if not np.isclose(predictions.times, horizon).any():
         return "no predictions at this time"
-    if (predictions.last_development_time < horizon).any():
+    return too_little(
+        horizon,
+        last_time=predictions.last_development_time.min(initial=np.inf),
+        censoring=predictions.censoring_at[:, discrimination.column_of(predictions, horizon)].min(initial=np.inf),
+        beyond=_patients(predictions, predictions.time > horizon),
+        events=_events(predictions, horizon),
+    )
+
+
+def too_little(horizon: float, *, last_time: float, censoring: float, beyond: int, events: int) -> str | None:
+    """The reason why the patients say nothing of a horizon in days; None where they do.
+
+    Args:
+        last_time: days that development patients were followed, the least of the models.
+        censoring: survival of their censoring curve at the horizon, the least of the models.
+        beyond, events: test patients followed beyond it, and with the event by then.
+    """
+    if last_time < horizon:
         return "beyond the follow-up of the development patients"
-    column = discrimination.column_of(predictions, horizon)
-    if (predictions.censoring_at[:, column] <= discrimination.LEAST_CENSORING_SURVIVAL).any():
+    if censoring <= discrimination.LEAST_CENSORING_SURVIVAL:
         share = discrimination.LEAST_CENSORING_SURVIVAL
         return f"at most {share:.0%} of the development patients would be followed so long"
-    if _patients(predictions, predictions.time > horizon) < LEAST_AT_RISK:
+    if beyond < LEAST_AT_RISK:
         return f"fewer than {LEAST_AT_RISK} test patients were followed so long"
-    if _events(predictions, horizon) == 0:
-        return "no event by then"
+    if events < LEAST_EVENTS:
+        return f"fewer than {LEAST_EVENTS} events by then"
     return None
 
 

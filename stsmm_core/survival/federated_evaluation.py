@@ -23,15 +23,12 @@ from stsmm_core.survival.cross_site_pairs import (
     with_cross_site,
 )
 from stsmm_core.survival.development import DevelopmentSums
-from stsmm_core.survival.discrimination import LEAST_CENSORING_SURVIVAL
 from stsmm_core.survival.estimates import Estimate, estimate, no_estimate
-from stsmm_core.survival.evaluation import LEAST_AT_RISK
+from stsmm_core.survival.evaluation import too_little
 from stsmm_core.survival.leaving import survival_at, survival_bounds
 from stsmm_core.survival.site_sums import GROUPS, Development, HorizonSums, SiteTest
 
-LEAST_EVENTS = 5
-"""A horizon with fewer events by then among all test patients has no figure."""
-PREFIX = ("auc", "brier", "brier_null", "ipa", "oe", "brier_site", "ipa_site", "oe_site")
+FIGURES = ("auc", "brier", "brier_null", "ipa", "oe", "brier_site", "ipa_site", "oe_site")
 """Figures at a horizon; those of `site` use each site's own baseline hazard."""
 
 
@@ -87,7 +84,7 @@ def figures_at(
     place: int,
     horizon: float,
 ) -> dict[str, Figure]:
-    """The first head's figures at a horizon, keyed by `PREFIX`; a reason instead of a value where there is none.
+    """The first head's figures at a horizon, keyed by `FIGURES`; a reason instead of a value where there is none.
 
     Args:
         place: of the horizon among those that the sites were asked about.
@@ -98,7 +95,7 @@ def figures_at(
     left_out = _left_out(sites, 0, endpoint)
     reason = _why_not(told, [each[endpoint] for each in development], horizon, events)
     if reason is not None:
-        return {name: Figure(no_estimate(reason, n=n, events=events), None) for name in PREFIX}
+        return {name: Figure(no_estimate(reason, n=n, events=events), None) for name in FIGURES}
 
     def exact(values: NDArray[np.float64]) -> Figure:
         return Figure(_estimate(values, n, events), None, left_out)
@@ -192,15 +189,13 @@ def _pair_figure(pairs: PairSums, *, n: int, events: int, left_out: int) -> Figu
 def _why_not(
     told: Sequence[HorizonSums], development: Sequence[DevelopmentSums], horizon: float, events: int
 ) -> str | None:
-    if any(sums.last_time < horizon for sums in development):
-        return "beyond the follow-up of the development patients"
-    if any(float(sums.censoring().at(horizon)) <= LEAST_CENSORING_SURVIVAL for sums in development):
-        return f"at most {LEAST_CENSORING_SURVIVAL:.0%} of the development patients would be followed so long"
-    if sum(each.beyond for each in told) < LEAST_AT_RISK:
-        return f"fewer than {LEAST_AT_RISK} test patients were followed so long"
-    if events < LEAST_EVENTS:
-        return f"fewer than {LEAST_EVENTS} events by then"
-    return None
+    return too_little(
+        horizon,
+        last_time=min(sums.last_time for sums in development),
+        censoring=min(float(sums.censoring().at(horizon)) for sums in development),
+        beyond=sum(each.beyond for each in told),
+        events=events,
+    )
 
 
 def _risk_range(scale: Scale, fold: int, head: int, endpoint: int) -> tuple[float, float]:

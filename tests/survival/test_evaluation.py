@@ -85,7 +85,7 @@ def test_calibration_uses_every_sample(monkeypatch):
     ("change", "figure", "reason"),
     [
         (lambda p: replace(p, event=np.zeros(len(p))), "harrell_c", "no event"),
-        (lambda p: replace(p, event=np.zeros(len(p))), "auc_2", "no event by then"),
+        (lambda p: replace(p, event=np.zeros(len(p))), "auc_2", "fewer than 5 events by then"),
         (lambda p: replace(p, event=np.zeros(len(p))), "ibs", "no horizon is reached"),
         (lambda p: p[p.time < 2 * DAYS_PER_YEAR], "brier_2", "fewer than 5 test patients were followed so long"),
         (lambda p: p[_with_events(p, 9)], "slope_5", "fewer than 10 events by then"),
