@@ -62,8 +62,7 @@ def train(content: RecordDict, centre: Centre) -> RecordDict:
         kept_at_site.blending_in_force(trainer.state, experiment, round_number, _blending(content, experiment)),
         proximal_mu=float(cast(float, config.get(protocol.PROXIMAL_MU, 0.0))),
     )
-    by_events = experiment.federation.weighted_by == "events" or trained.events == 0  # nothing was learned
-    weight: float = trained.events if by_events else trained.patients
+    weight: float = experiment.federation.weight_of(patients=trained.patients, events=trained.events)
     if experiment.federation.site_factor == "generalisation":
         weight *= _factor(trainer, experiment, round_number, start, trained.weights)
     shared = trained.weights

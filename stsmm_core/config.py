@@ -295,6 +295,10 @@ class Federation(Section):
     largest_update: Annotated[float, Field(gt=1, strict=True)] = 30.0
     """Times the median size of the other sites' updates; a larger one is left out."""
 
+    def weight_of(self, *, patients: int, events: int) -> int:
+        """What a site with so many training patients and events counts in the average; nothing where none taught it."""
+        return events if self.weighted_by == "events" or events == 0 else patients
+
     @property
     def keeps_layers_at_sites(self) -> bool:
         """Whether the weights at the server are no model: sites test, and use, layers or heads of their own."""

@@ -23,6 +23,7 @@ from stsmm_core.protocol.keys import (
     read_count,
     read_counts,
 )
+from stsmm_core.training.kept_at_site import LARGEST_FACTOR
 from stsmm_core.training.losses import LossChanges, LossSums
 from stsmm_core.training.rounds import RoundLosses, TrainedRound
 
@@ -84,8 +85,8 @@ def contribution_from_numbers(
     patients = read_count(numbers, PATIENTS, most=most)
     events = read_count(numbers, EVENTS, most=len(experiment.data.endpoints) * patients)
     weight = float(read_array(numbers, WEIGHT, ()))
-    count = events if experiment.federation.weighted_by == "events" or events == 0 else patients
-    spread = 2.0 if experiment.federation.site_factor == "generalisation" else 1.0
+    count = experiment.federation.weight_of(patients=patients, events=events)
+    spread = LARGEST_FACTOR if experiment.federation.site_factor == "generalisation" else 1.0
     if not count / spread <= weight <= count * spread:
         raise ProtocolError("the update has no valid weight")
     modalities = (len(experiment.data.modalities),)

@@ -15,6 +15,8 @@ from stsmm_core.training.state import SiteState
 BLENDING = "blending"
 FACTOR = "factor"
 NORMALISATION = "normalisation"
+LARGEST_FACTOR = 2.0
+"""A site counts at most so many times what its patients or events say, and at least one part in so many."""
 FEW_EVENTS = 10.0
 """Validation events at which a site's factor is half way (in logarithms) between 1 and what its losses say."""
 
@@ -63,7 +65,7 @@ def generalisation_factor(before: SetLosses, after: SetLosses) -> float:
         return 1.0
     balance = min(max(2 * generalisation / training_gain - 1, -1.0), 1.0)
     events = float(validation_after.events[0].sum())
-    return float(2 ** (balance * events / (events + FEW_EVENTS)))
+    return float(LARGEST_FACTOR ** (balance * events / (events + FEW_EVENTS)))
 
 
 def factor_in_force(state: SiteState, round_number: int) -> float:
