@@ -258,6 +258,10 @@ class Blending(Section):
         return self
 
 
+ONE_VOTE_A_SITE = ("fedmedian", "fedtrimmedavg", "krum")
+"""Strategies that do not weight sites."""
+
+
 class Federation(Section):
     """How the sites' updates become one model."""
 
@@ -294,6 +298,15 @@ class Federation(Section):
     """Seconds to wait for the slowest site of a round."""
     largest_update: Annotated[float, Field(gt=1, strict=True)] = 30.0
     """Times the median size of the other sites' updates; a larger one is left out."""
+
+    @model_validator(mode="after")
+    def _votes_have_no_factor(self) -> "Federation":
+        if self.site_factor != "none" and self.strategy in ONE_VOTE_A_SITE:
+            raise ValueError(
+                f"site_factor = '{self.site_factor}' has no effect with strategy = '{self.strategy}', in which every "
+                "site has one vote; leave one of them out"
+            )
+        return self
 
     def weight_of(self, *, patients: int, events: int) -> int:
         """What a site with so many training patients and events counts in the average; nothing where none taught it."""

@@ -132,6 +132,10 @@ def test_wrong_value_is_named_with_what_would_be_right(text, key, given, wanted)
         ("[training]\nrisk_window = 4", ("training", "risk_window (4)", "batch_size (8)")),
         ("[blending]\nfloor = 0.5\nceiling = 0.4", ("blending", "floor (0.5)", "ceiling (0.4)")),
         ("[blending]\nfloor = 0.4", ("blending.floor", "0.33")),
+        (
+            "[federation]\nstrategy = 'krum'\nsite_factor = 'generalisation'",
+            ("federation", "site_factor = 'generalisation'", "strategy = 'krum'", "one vote"),
+        ),
         ("[blending]\nceiling = 0.2", ("blending.ceiling", "0.33")),
         ("[blending]\nceiling = 0.4\n[data]\nmodalities = ['clinical']", ("2 weights", "0.50")),
         (

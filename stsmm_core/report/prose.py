@@ -1,7 +1,7 @@
 """The sentences of the report, written from the experiment and the numbers of the run."""
 
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
-from stsmm_core.config import Blending, Experiment, Federation
+from stsmm_core.config import ONE_VOTE_A_SITE, Blending, Experiment, Federation
 from stsmm_core.report.audit import left_out_sentences
 from stsmm_core.report.history import FUSION
 from stsmm_core.report.results import Concordance, Results
@@ -199,7 +199,7 @@ _COMBINED = {
 
 
 def _weighting(federation: Federation) -> str:
-    if federation.strategy in ("fedmedian", "fedtrimmedavg", "krum"):
+    if federation.strategy in ONE_VOTE_A_SITE:
         return ", one vote a site"
     factor = "" if federation.site_factor == "none" else " and a factor from 0.5 to 2 by how its update generalised"
     return f", weighted by {federation.weighted_by}{factor}"
