@@ -40,7 +40,7 @@ class Node:
     """A node as Flower knows it.
 
     Attributes:
-        status: registered (never seen), online, offline or unregistered.
+        status: registered (not connected yet), online, offline or unregistered.
         since: when it got this status, ISO 8601; empty if never.
     """
 

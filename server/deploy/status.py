@@ -39,7 +39,7 @@ def read_status(kit: Path) -> dict[str, Any]:
     for path in sorted((kit / REVOKED_FOLDER).glob("*.pub")):
         sites.setdefault(path.stem.rsplit(".", 1)[0], {"state": "revoked", "since": ""})
     for path in sorted((kit / NODES_FOLDER).glob("*.pub")):
-        sites.setdefault(path.stem, {"state": "never seen", "since": ""})
+        sites.setdefault(path.stem, {"state": "not connected yet", "since": ""})
     return {
         "consortium": settings.consortium,
         "up": up,
@@ -69,7 +69,7 @@ def show_status(status: dict[str, Any]) -> Group:
 
 
 def _state(status: str) -> str:
-    return {"registered": "never seen", "unregistered": "revoked"}.get(status, status)
+    return {"registered": "not connected yet", "unregistered": "revoked"}.get(status, status)
 
 
 def _describe_run(run: Path, known: Any) -> dict[str, Any]:
