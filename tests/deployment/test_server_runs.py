@@ -190,7 +190,7 @@ def test_status_without_a_server(folder, config, submitted):
     status = read_status(folder.kit)
     assert not status["up"]
     assert list(status["sites"]) == ["leiden", "milan", "paris"]
-    assert status["sites"]["paris"]["state"] == "not connected yet"  # its key is there, the server has not started since
+    assert status["sites"]["paris"]["state"] == "not connected yet"  # its key came after the server's last start
     assert status["runs"]["first"]["state"] == "interrupted"
     console = Console(record=True, width=160)
     console.print(show_status(json.loads(json.dumps(status))))
