@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from functools import reduce
 from operator import add
 
@@ -11,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from simulation.trainings import open_centres, train_pooled
-from stsmm_core.cohort.cohort import Outcomes
 from stsmm_core.training.experiment import load_progress
 from stsmm_core.training.inputs import open_cohorts
+from stsmm_core.training.rounds import LEAST_SELECTING_EVENTS
 from stsmm_core.training.site_data import pool, pool_folds
 from stsmm_core.training.state import SiteState
 from stsmm_core.training.trainer import Trainer
@@ -45,13 +44,22 @@ def test_it_trains_in_every_round_and_is_tested(federate, experiment, sites, tmp
     assert described["with_image"] == 0
 
 
-def test_the_round_is_selected_by_the_sites_with_images(federate, experiment, sites, tmp_path, cache):
+@pytest.fixture
+def much_to_validate(experiment):
+    """So many patients validate that the sites with images have events enough to select."""
+    evaluation = experiment.evaluation.model_copy(update={"train_fraction": 0.4, "validation_fraction": 0.45})
+    return experiment.model_copy(update={"evaluation": evaluation})
+
+
+def test_the_round_is_selected_by_the_sites_with_images(federate, much_to_validate, sites, tmp_path, cache):
+    experiment = much_to_validate
     centres = open_centres(Console(quiet=True), experiment, open_cohorts(sites), tmp_path / "read", cache=cache)
     federate(experiment, sites, tmp_path / "federated")
     assert train_pooled(Console(quiet=True), centres, tmp_path / "pooled", name="all") is None
     federated, pooled = (load_progress(tmp_path / run / "checkpoints" / "fold-0.pt") for run in ("federated", "pooled"))
     imaging = [centres[0], centres[2]]
     by_site = [centre.trainer(0, federated.encoding, channels=2).loss_sums(federated.selected)[1] for centre in imaging]
+    assert reduce(add, by_site).events[0].sum() >= LEAST_SELECTING_EVENTS
     assert federated.selected_loss == pytest.approx(reduce(add, by_site).per_event()[0], rel=1e-5)
     data = [centre.data for centre in imaging]
     together = Trainer(
@@ -67,16 +75,11 @@ def test_the_round_is_selected_by_the_sites_with_images(federate, experiment, si
     assert abs(validation - federated.selected_loss).min() > 1e-3  # that of all sites is another
 
 
-def test_where_sites_with_images_have_no_validation_event_all_select(experiment, sites, tmp_path, cache):
+def test_where_sites_with_images_have_few_validation_events_all_select(experiment, sites, tmp_path, cache):
     centres = open_centres(Console(quiet=True), experiment, open_cohorts(sites), tmp_path / "read", cache=cache)
-    eventless = []
-    for centre in centres:
-        event = centre.data.outcomes.event.copy()
-        if centre.data.has_image.any():
-            event[centre.folds[0].validation] *= 0
-        outcomes = Outcomes(centre.data.outcomes.time, event)
-        eventless.append(replace(centre, data=replace(centre.data, outcomes=outcomes)))
-    assert train_pooled(Console(quiet=True), eventless, tmp_path / "run", name="all") is None
+    validation = [centre.data.outcomes[centre.folds[0].validation] for centre in (centres[0], centres[2])]
+    assert 0 < sum(outcomes.events().sum() for outcomes in validation) < LEAST_SELECTING_EVENTS
+    assert train_pooled(Console(quiet=True), centres, tmp_path / "run", name="all") is None
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     history = history[(history["head"] == "fusion") & (history["round"] > 0)]
     progress = load_progress(tmp_path / "run" / "checkpoints" / "fold-0.pt")
