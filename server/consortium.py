@@ -98,7 +98,8 @@ class FlowerConsortium:
         if len(answers) < self._experiment.federation.min_sites:
             raise RunError(
                 f"{len(answers)} of {len(self._nodes)} sites can take part, "
-                f"federation.min_sites asks for {self._experiment.federation.min_sites}"
+                f"federation.min_sites asks for {self._experiment.federation.min_sites}; "
+                "audit.jsonl says why the others cannot"
             )
         names = [description.site for description, _ in answers.values()]
         if len(set(names)) < len(names):

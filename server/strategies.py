@@ -50,11 +50,13 @@ class Rule:
             median of those that did, and running statistics are put to the vote like any weight. Elsewhere both are
             weighted means.
         least_sites: sites without which the rule does nothing of what it promises.
+        remedy: the change to the experiment with which fewer sites do.
     """
 
     build: Callable[[Federation, Common], Strategy]
     robust: bool = False
     least_sites: Callable[[Federation], int] = lambda _: 1
+    remedy: str = ""
 
 
 def _fedadam(federation: Federation, common: Common) -> Strategy:
@@ -93,27 +95,43 @@ RULES: dict[str, Rule] = {
         lambda federation, common: FedTrimmedAvg(**common, beta=federation.trim_fraction),
         robust=True,
         least_sites=lambda federation: math.ceil(1 / federation.trim_fraction),
+        remedy="raise federation.trim_fraction",
     ),
     "krum": Rule(
         lambda federation, common: Krum(**common, num_malicious_nodes=federation.malicious_sites),
         robust=True,
         least_sites=lambda federation: 2 * federation.malicious_sites + 3,
+        remedy="lower federation.malicious_sites",
     ),
 }
+
+
+def check_sites(federation: Federation, sites: int) -> None:
+    """Whether so many sites are enough.
+
+    Raises:
+        RunError: when they are too few for the strategy, or for `federation.min_sites`.
+    """
+    rule = RULES[federation.strategy]
+    least = rule.least_sites(federation)
+    if sites < least:
+        raise RunError(
+            f"federation.strategy = '{federation.strategy}' needs {least} sites with these settings, {sites} "
+            f"take part; choose another strategy, or {rule.remedy}"
+        )
+    if sites < federation.min_sites:
+        raise RunError(
+            f"federation.min_sites asks for {federation.min_sites} sites, {sites} take part; lower it, or add sites"
+        )
 
 
 def build_strategy(federation: Federation, sites: int) -> Strategy:
     """The experiment's strategy for so many sites.
 
     Raises:
-        RunError: when they are too few for it.
+        RunError: as `check_sites`.
     """
-    least = RULES[federation.strategy].least_sites(federation)
-    if sites < least:
-        raise RunError(
-            f"federation.strategy = '{federation.strategy}' needs {least} sites with these settings, {sites} "
-            "take part; choose another strategy, or change federation.trim_fraction or federation.malicious_sites"
-        )
+    check_sites(federation, sites)
     common = {
         "min_train_nodes": federation.min_sites,
         "min_evaluate_nodes": federation.min_sites,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
+from server.strategies import check_sites
 from simulation.assignment import mix_by_centre
 from simulation.gain import Models, SiteCounts, compare_models
 from simulation.partition import Partition, describe_partition
@@ -71,6 +72,7 @@ def compare_run(
     virtual = virtual_centres(open_cohorts(cohorts), partition, seed=experiment.seed)
     if len(virtual) < 2:
         raise RunError("--compare needs at least two centres; give more cohorts, or divide one with --centres")
+    check_sites(experiment.federation, len(virtual))
     announce_inputs(console, experiment, virtual)
     store = cache or out / "cache"
     with open_run(out, experiment, virtual_inputs("joining", virtual, partition)):

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from client.site import Site, read_site
 from client.work import open_site
+from server.strategies import check_sites
 from simulation.assignment import mix_by_centre, print_mix, write_assignment
 from simulation.partition import Partition, ScannerShift, describe_partition
 from simulation.runtime import Runtime, flower_runtime
@@ -68,6 +69,7 @@ def simulate_run(
     experiment = read_experiment(config, kind=kind)
     available_device(experiment.training.device)
     virtual = virtual_centres(open_cohorts(cohorts), partition, seed=experiment.seed)
+    check_sites(experiment.federation, len(virtual))
     announce_inputs(console, experiment, virtual)
     with open_run(out, experiment, virtual_inputs("federated", virtual, partition)):
         virtual = ready_centres(console, experiment, virtual, partition, out)

@@ -449,8 +449,10 @@ def read_experiment(path: Path, *, kind: ModelKind | None = None) -> Experiment:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise ConfigError(f"{path}: no such experiment file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder; name an experiment file") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text; save the experiment file as UTF-8") from None
     experiment = parse_experiment(text, source=str(path))
@@ -486,6 +488,8 @@ def _explain(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         section = _section_at(location[:-1])
         return f"{key}: unknown key; choose from {', '.join(section.model_fields)}"
+    if fault["type"] == "missing" and location[-1].isdigit():
+        return f"{'.'.join(location[:-1])}: its value number {int(location[-1]) + 1} is missing"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] in ("value_error", "missing"):
         return f"{key}: {message}" if key else message

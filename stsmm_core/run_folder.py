@@ -88,7 +88,10 @@ def _claim(run: Path, wanted: dict[str, str]) -> None:
             write_text_atomically(run / name, text)
         return
     held = {name: (run / name).read_text(encoding="utf-8") for name in wanted}
-    reasons = {CONFIG_FILE: "with another configuration", INPUTS_FILE: "on other data, or by another command"}
+    reasons = {
+        CONFIG_FILE: "with another configuration",
+        INPUTS_FILE: "on other data or patients, or by another command",
+    }
     other = [reason for name, reason in reasons.items() if held[name] != wanted[name]]
     if other:
         raise RunError(

@@ -127,7 +127,7 @@ def test_wrong_value_is_named_with_what_would_be_right(text, key, given, wanted)
         ("[data]\nendpoints = []", ("data.endpoints", "at least one")),
         ("[data]\nmodalities = ['image', 'image']", ("data.modalities", "none twice")),
         ("[data]\nvariables = ['age', 'weight']", ("data.variables", "weight", "age, sex, histology")),
-        ("[imaging]\nshape = [64, 64]", ("imaging.shape",)),
+        ("[imaging]\nshape = [64, 64]", ("imaging.shape", "value number 3 is missing")),
         ("[training]\nepochs = 10\nlocal_epochs = 3", ("training", "epochs (10)", "local_epochs (3)")),
         ("[training]\nrisk_window = 4", ("training", "risk_window (4)", "batch_size (8)")),
         ("[blending]\nfloor = 0.5\nceiling = 0.4", ("blending", "floor (0.5)", "ceiling (0.4)")),
@@ -195,7 +195,7 @@ def test_file_that_is_not_there(tmp_path):
 
 
 def test_folder_instead_of_a_file(tmp_path):
-    with pytest.raises(ConfigError, match="no such experiment file"):
+    with pytest.raises(ConfigError, match="is a folder; name an experiment file"):
         read_experiment(tmp_path)
 
 

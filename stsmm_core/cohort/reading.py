@@ -88,10 +88,21 @@ def parse_cohort(root: Path) -> tuple[Cohort | None, list[Finding]]:
         findings.append(
             Finding("note", CLINICAL_FILE, "is not in the data dictionary: kept aside, not used", column=column)
         )
+    _note_absent_variables(table, manifest, findings)
     cohort = Cohort(root, manifest, clinical.sort_index(), endpoints.sort_index(), extra)
     _check_events(cohort, findings)
     _check_image_files(cohort, findings)
     return cohort, findings
+
+
+def _note_absent_variables(table: pd.DataFrame, manifest: Manifest, findings: list[Finding]) -> None:
+    """A misspelt heading would otherwise only be found in the report."""
+    measured = ("size_cm", "volume_cm3") if manifest.channels else ()  # of the tumour mask
+    absent = [name for name in VARIABLES if name not in table.columns and name not in measured]
+    if absent:
+        findings.append(
+            Finding("note", CLINICAL_FILE, f"has no column {', '.join(absent)}: unknown for every patient of this site")
+        )
 
 
 def _read_manifest(root: Path, findings: list[Finding]) -> Manifest | None:

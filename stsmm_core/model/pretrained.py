@@ -108,9 +108,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise RunError(f"{path}: no such file; correct model.pretrained, or leave it empty") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RunError(
-            f"{path}: is no checkpoint that can be read without running code from it ({reason}); "
+        raise RunError(  # not in PyTorch's words, which advise to run the code
+            f"{path}: is no checkpoint that can be read without running code from it ({type(error).__name__}); "
             "save the network's state_dict() alone with torch.save and give that file"
         ) from None
     for wrapper in WRAPPERS:

@@ -62,6 +62,15 @@ def predict_run(
         console.print(f"Wrote {out / PREDICTIONS_FILE}, {out / CURVES_FILE} and {page}", soft_wrap=True)
 
 
+def patients_by_remark(predictions: Sequence[PatientPrediction]) -> dict[str, list[str]]:
+    """Each remark once, with those it is true of."""
+    found: dict[str, list[str]] = {}
+    for one in predictions:
+        for remark in one.remarks:
+            found.setdefault(remark, []).append(f"{one.site} {one.patient}")
+    return found
+
+
 def trained_on(run: Path, cohorts: Sequence[Cohort]) -> bool:
     """Whether one of the cohorts comes from a site that the run was made from: its patients may have trained it."""
     inputs: dict[str, Any] = json.loads((run / INPUTS_FILE).read_text(encoding="utf-8"))
@@ -96,30 +105,24 @@ def _print(
     known: bool,
 ) -> None:
     table = Table(title="Absolute risk, % [95 % interval]")
-    risks = [f"{endpoint} {years:g} y" for endpoint in endpoints for years in horizons_years]
-    for name in ("site", "patient", *risks, "training patients nearer to their mean"):
-        table.add_column(name)
+    for name in ("Site", "Patient", "Of"):
+        table.add_column(name, overflow="fold")
+    for years in horizons_years:
+        table.add_column(f"{years:g} y", no_wrap=True)
+    table.add_column("Nearer*", no_wrap=True)
     for one in predictions:
-        rows = risk_table([one], endpoints, horizons_years)
-        cells = [
-            "-" if np.isnan(risk) else f"{100 * risk:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
-            for risk, low, high in zip(rows["risk"], rows["low"], rows["high"], strict=True)
-        ]
-        table.add_row(
-            *(
-                Text(cell)
-                for cell in (
-                    one.site,
-                    one.patient,
-                    *cells,
-                    "-" if np.isnan(one.percentile) else f"{one.percentile:.0f} %",
-                )
-            )
-        )
+        nearer = "-" if np.isnan(one.percentile) else f"{one.percentile:.0f} %"
+        for endpoint, rows in risk_table([one], endpoints, horizons_years).groupby("endpoint", sort=False):
+            risks = [
+                "-" if np.isnan(risk) else f"{100 * risk:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+                for risk, low, high in zip(rows["risk"], rows["low"], rows["high"], strict=True)
+            ]
+            table.add_row(*map(Text, (one.site, one.patient, str(endpoint), *risks, nearer)))
     console.print(table)
-    for one in predictions:
-        for remark in one.remarks:
-            console.print(Text(f"{one.site}, {one.patient}: {remark}"), soft_wrap=True)
+    console.print("* Training patients that are nearer to their mean than this patient.", soft_wrap=True)
+    for remark, patients in patients_by_remark(predictions).items():
+        whose = "all patients" if len(patients) == len(predictions) else ", ".join(patients)
+        console.print(Text(f"{whose}: {remark}"), soft_wrap=True)
     if known:
         console.print(
             "[bold]The run was made from patients of the same site: for those who trained it its risks are too sure. "

@@ -62,6 +62,10 @@ def honest_numbers(results: Results) -> tuple[str, ...]:
             "patients better than chance there."
         )
     said.extend(_idle_training(results))
+    unknown = [key for key in results.experiment.data.variables if _unknown_everywhere(results, key)]
+    if unknown and "clinical" in results.experiment.data.modalities:
+        names = ", ".join(VARIABLES[key].label for key in unknown)
+        said.append(f"Not known of any patient, so the model learned nothing from it, whatever Methods lists: {names}.")
     untested = [site.site for site in results.metrics.cohorts if site.site not in results.metrics.tested_sites]
     if untested:
         said.append(f"Not tested, and missing from every figure above: {', '.join(untested)}.")
@@ -79,6 +83,12 @@ def honest_numbers(results: Results) -> tuple[str, ...]:
         "training again. They do not test one head against another."
     )
     return tuple(said)
+
+
+def _unknown_everywhere(results: Results, variable: str) -> bool:
+    """Whether no patient has a value; a site that withholds the number (None) may have some."""
+    numbers = [site.variables[variable].n for site in results.metrics.cohorts if variable in site.variables]
+    return bool(numbers) and all(number == 0 for number in numbers)
 
 
 def _idle_training(results: Results) -> list[str]:

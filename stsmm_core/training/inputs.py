@@ -8,6 +8,7 @@ from rich.console import Console
 from stsmm_core.cohort.check import check_cohort
 from stsmm_core.cohort.cohort import MANIFEST_FILE, Cohort
 from stsmm_core.cohort.reading import cohort_folders, load_cohort
+from stsmm_core.cohort.splits import make_folds
 from stsmm_core.config import Experiment
 from stsmm_core.errors import CohortError
 from stsmm_core.imaging.batch import Job
@@ -28,7 +29,8 @@ def open_cohorts(folders: Sequence[Path]) -> list[Cohort]:
         f"  {root.name}: {finding}" for root in roots for finding in check_cohort(root) if finding.severity == "fault"
     ]
     if faults:
-        raise CohortError(f"{len(faults)} faults in the cohorts; nothing was trained\n" + "\n".join(faults))
+        number = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+        raise CohortError(f"{number} in the cohorts; nothing was trained\n" + "\n".join(faults))
     cohorts = [complete_from_masks(load_cohort(root)) for root in roots]
     sites = [cohort.manifest.site for cohort in cohorts]
     repeated = sorted({site for site in sites if sites.count(site) > 1})
@@ -52,15 +54,49 @@ def notes_on_channels(cohorts: Sequence[Cohort], experiment: Experiment) -> list
     return channel_notes(channels, experiment.imaging)
 
 
+def notes_on_unknown_variables(cohorts: Sequence[Cohort], experiment: Experiment) -> list[str]:
+    """A sentence for each variable of the experiment that no patient of a site has: a misspelt heading perhaps."""
+    if "clinical" not in experiment.data.modalities:
+        return []
+    notes = []
+    for variable in experiment.data.variables:
+        without = [each.manifest.site for each in cohorts if each.clinical[variable].isna().all()]
+        if without:
+            notes.append(
+                f"{variable} is not known of any patient of {', '.join(without)}"
+                + ("; the model cannot learn from it" if len(without) == len(cohorts) else "")
+            )
+    return notes
+
+
+def _check_division(experiment: Experiment, cohorts: Sequence[Cohort]) -> None:
+    """Refuse what would train, select or test on nobody at any site."""
+    divided = [
+        make_folds(cohort, experiment.evaluation, endpoints=experiment.data.endpoints, seed=experiment.seed)
+        for cohort in cohorts
+    ]
+    for folds in zip(*divided, strict=True):
+        sizes = {name: sum(len(getattr(fold, name)) for fold in folds) for name in ("train", "validation", "test")}
+        empty = [name for name, size in sizes.items() if not size]
+        if empty:
+            raise CohortError(
+                f"{sum(sizes.values())} patients in all are too few for evaluation.scheme = "
+                f"'{experiment.evaluation.scheme}': of {' and '.join(empty)} patients there would be none; "
+                "add patients, or change the fractions or folds in section evaluation"
+            )
+
+
 def announce_inputs(console: Console, experiment: Experiment, cohorts: Sequence[Cohort]) -> None:
-    """Say which cohorts a command took, what is odd about their channels, and what was loaded to start from.
+    """Say which cohorts a command took, what they lack, what is odd of their channels, and what was loaded.
 
     Raises:
+        CohortError: when a set of the division would hold no patient.
         ConfigError: when a channel is to be registered that a cohort does not have.
         RunError: when the pretrained weights cannot be used.
     """
     console.print(describe_cohorts(cohorts), soft_wrap=True)
-    for note in notes_on_channels(cohorts, experiment):
+    _check_division(experiment, cohorts)
+    for note in [*notes_on_unknown_variables(cohorts, experiment), *notes_on_channels(cohorts, experiment)]:
         console.print(f"Note: {note}", soft_wrap=True)
     if experiment.model.pretrained:
         console.print(str(try_pretrained(experiment, cohorts)), soft_wrap=True)

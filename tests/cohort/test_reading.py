@@ -170,6 +170,14 @@ def test_decimal_comma_shifts_no_cell(make_cohort):
     ]
 
 
+def test_a_variable_without_a_column_is_noted(make_cohort):
+    folder = make_cohort(3)
+    folder.drop_column("age")
+    folder.drop_column("volume_cm3")  # the mask tells it
+    folder.drop_column("grade")
+    assert notes(folder) == ["clinical.csv: has no column age, grade: unknown for every patient of this site"]
+
+
 @pytest.mark.parametrize("column", ["os_days", "dm_event"])
 def test_missing_endpoint_column(make_cohort, column):
     folder = make_cohort(3)

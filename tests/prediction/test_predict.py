@@ -15,6 +15,7 @@ from stsmm_core.cohort.synthetic import write_synthetic_cohorts
 from stsmm_core.errors import CohortError, RunError
 from stsmm_core.prediction.model import dropout_risks, load_model, modality_batch, risk_and_features
 from stsmm_core.prediction.patients import predict_patients
+from stsmm_core.prediction.predict import patients_by_remark
 from stsmm_core.survival.baseline import breslow
 from stsmm_core.training.inputs import open_cohorts
 from stsmm_core.training.site_data import load_site_data
@@ -44,7 +45,7 @@ horizons_years = [1.0, 3.0]
 
 
 def run(*arguments):
-    result = CliRunner().invoke(build_app(), [str(each) for each in arguments], env={"COLUMNS": "160"})
+    result = CliRunner().invoke(build_app(), [str(each) for each in arguments], env={"COLUMNS": "80"})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output
@@ -69,7 +70,8 @@ def predict(trained, out, *options):
 
 @pytest.mark.slow
 def test_every_patient_gets_a_risk_that_grows_with_time(trained, tmp_path):
-    _, table = predict(trained, tmp_path / "out")
+    output, table = predict(trained, tmp_path / "out")
+    assert all(patient in output for patient in table["patient_id"])
     assert set(table["patient_id"]) == set(open_cohorts([trained / "cohorts" / "site_2"])[0].patients)
     figures = table[["risk", "low", "high"]].replace("", np.nan).astype(float)
     assert (figures["low"] <= figures["risk"]).all()
@@ -216,3 +218,17 @@ def test_what_sites_kept_of_a_federation_is_missing_for_a_prediction(tmp_path, s
     (tmp_path / "metrics.json").write_text('{"mode": "centralised"}')
     with pytest.raises(RunError, match="baseline hazard"):  # the settings mean nothing to a centralised run
         load_model(tmp_path)
+
+
+def test_a_remark_on_many_patients_is_said_once(trained):
+    model = load_model(trained / "run")
+    (cohort,) = open_cohorts([trained / "cohorts" / "site_2"])
+    data = load_site_data(cohort.subset(cohort.patients[:3]), model.experiment, cache=trained / "cache")
+    first, second, third = (
+        replace(one, remarks=remarks)
+        for one, remarks in zip(predict_patients(data, model), [("a", "b"), ("b",), ()], strict=True)
+    )
+    assert patients_by_remark([first, second, third]) == {
+        "a": [f"site_2 {cohort.patients[0]}"],
+        "b": [f"site_2 {patient}" for patient in cohort.patients[:2]],
+    }

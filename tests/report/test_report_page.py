@@ -1,6 +1,7 @@
 """The page as a reader and a browser get it: parsed from its HTML, never from the code that made it."""
 
 import base64
+import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -68,6 +69,21 @@ def test_honest_numbers_come_first(federated: Page) -> None:
     assert "fewer than 100 events" in box
     assert "The interval for distant metastasis reaches 0.5 or below" in box
     assert "Research software, not for clinical decisions." in box
+
+
+def test_a_variable_that_no_patient_has_is_said_not_to_count(federated_run: Path) -> None:
+    metrics = json.loads((federated_run / "metrics.json").read_text())
+    said = "Not known of any patient, so the model learned nothing from it, whatever Methods lists: Age at diagnosis."
+
+    def text(*numbers: int | None) -> str:
+        for number, cohort in zip(numbers, metrics["cohorts"], strict=True):
+            cohort["variables"]["age"] = {"n": number, "mean": None, "sd": None}
+        (federated_run / "metrics.json").write_text(json.dumps(metrics))
+        return Page(write_report(federated_run)).text
+
+    assert said in text(0, 0, 0)
+    assert said not in text(0, None, 0)
+    assert said not in text(0, 3, 0)
 
 
 def test_header_and_methods_tell_what_was_run(federated: Page) -> None:

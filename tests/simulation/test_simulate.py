@@ -6,13 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 
+from simulation.compare import compare_run
 from simulation.guard import TOKEN_VARIABLE, find_family
+from simulation.simulate import simulate_run
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
+from stsmm_core.errors import RunError
 
 CONFIG = """
 imaging.shape = [16, 16, 16]
@@ -137,3 +142,20 @@ def test_the_family_is_found_by_its_token():
     finally:
         child.kill()
         child.wait()
+
+
+@pytest.mark.parametrize(
+    ("federation", "said"),
+    [
+        ('{ strategy = "krum", malicious_sites = 1 }', "needs 5 sites.*2 take part.*lower federation.malicious_sites"),
+        ('{ strategy = "fedtrimmedavg", trim_fraction = 0.2 }', "needs 5 sites.*raise federation.trim_fraction"),
+        ("{ min_sites = 3 }", "min_sites asks for 3 sites, 2 take part"),
+    ],
+)
+@pytest.mark.parametrize("start", [simulate_run, partial(compare_run, leave_one_out=False)])
+def test_a_federation_of_too_few_sites_is_refused_before_an_image_is_read(setting, tmp_path, start, federation, said):
+    config, out = tmp_path / "experiment.toml", tmp_path / "run"
+    config.write_text(f"{CONFIG}federation = {federation}\n")
+    with pytest.raises(RunError, match=said):
+        start(Console(quiet=True), config, [setting / "cohorts"], out, partition=None, cache=None)
+    assert not out.exists()
