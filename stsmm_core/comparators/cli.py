@@ -24,8 +24,8 @@ def compare(
 ) -> None:
     """The paper's experiment: the network beside every comparator, on the same patients, with a report.
 
-    Writes the run folder: comparison.json, report.html, tables, figures, a run folder a network, and private/, which
-    names patients and stays at the centre.
+    Writes the run folder: comparison.json, report.html, tables, figures, and private/, which holds a run folder a
+    network, names patients and stays at the centre.
     """
     from rich.console import Console
 

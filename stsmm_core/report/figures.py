@@ -100,7 +100,7 @@ def weights_figure(history: pd.DataFrame, heads: Sequence[str], first_updates: S
                 continue
             _draw_weights(axes, history, heads, fold, first_updates[fold])
             if folds > 1:
-                axes.set_title(f"fold {fold + 1}", pad=9)
+                axes.set_title(f"fold {fold}", pad=9)
         for axes in panels[:, 0]:
             axes.set_ylabel("blending weight")
         for axes in panels.flat[folds - columns : folds]:

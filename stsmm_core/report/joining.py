@@ -23,7 +23,7 @@ NAMES = {
     "centralised": "Centralised: all patients pooled",
     "federated": "Federated",
     "alone": "Each site alone, on its own test patients",
-    "alone_everywhere": "Each site alone, on all sites' test patients (mean of the models)",
+    "alone_everywhere": "Each site alone, on all sites' test patients (mean C-index of the models)",
     "federated_minus_centralised": "Federated minus centralised",
     "federated_minus_alone": "Federated minus each site alone",
     "federated_minus_alone_everywhere": "Federated minus mean local model on all sites",

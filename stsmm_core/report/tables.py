@@ -166,7 +166,7 @@ def training_table(results: Results) -> Table:
         weights = (results.series(fold, head)["weight"].iloc[-1] for head in results.heads)
         rows.append(
             Row(
-                str(fold + 1),
+                str(fold),  # as in history.csv and the names of the checkpoints
                 (
                     str(loss.index[-1]),
                     str(selected),

@@ -54,7 +54,7 @@ def _write(rows: list[dict[str, str]], out: Path) -> None:
         own = [row for row in rows if int(row["fold"]) == fold]
         # What an earlier command wrote of these rounds is hidden by what comes now.
         first = min(int(row["round"]) for row in own)
-        with SummaryWriter(str(out / f"model-{fold + 1}"), purge_step=first) as writer:
+        with SummaryWriter(str(out / f"fold-{fold}"), purge_step=first) as writer:
             for row in own:
                 for column, title in CURVES.items():
                     if row[column]:  # the training loss is known at checkpoints only

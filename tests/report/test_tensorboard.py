@@ -31,7 +31,7 @@ def run(tmp_path):
 
 
 def scalars(run, fold, name):
-    events = EventAccumulator(str(run / "tensorboard" / f"model-{fold + 1}"))
+    events = EventAccumulator(str(run / "tensorboard" / f"fold-{fold}"))
     events.Reload()
     return [(event.step, round(event.value, 5)) for event in events.Scalars(name)]
 
