@@ -216,7 +216,7 @@ def test_cross_validation_reports_every_fold(cv_run: Path) -> None:
     assert "5-fold cross-validation" in page.text
     assert "1 h 6 min" in page.text
     folds = page.tables[3][1:]
-    assert [row[0] for row in folds] == ["1", "2", "3", "4", "5"]
+    assert [row[0] for row in folds] == ["0", "1", "2", "3", "4"]
     assert [row[2] for row in folds] == ["7", "9", "3", "12", "8"]
     assert [row[5] for row in folds] == ["2", "4", "never", "2", "6"]
     assert folds[2][6] == "0.33 / 0.33 / 0.33"
