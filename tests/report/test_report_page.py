@@ -300,3 +300,14 @@ def test_interrupted_write_keeps_the_old_report(federated_run: Path, monkeypatch
 
     assert (federated_run / "report.html").read_bytes() == old
     assert len(list(federated_run.iterdir())) == 5
+
+
+@pytest.mark.parametrize("curves", [False, True])
+def test_figures_are_numbered_in_their_order(metrics: dict[str, Any], write: Callable[..., Path], curves: bool) -> None:
+    curve = {"days": [100.0, 200.0], "survival": [0.9, 0.8], "at_risk": [10.0, 5.0]}
+    pooled = curve | {"low": [0.8, 0.7], "high": [1.0, 0.9]}
+    shown = {"sites": {"site_1": curve}, "pooled": pooled, "withheld": [], "largest_move_days": 0.0}
+    metrics["survival"] = dict.fromkeys(("os", "dm"), shown) if curves else None
+    page = Page(write_report(write(metrics)))
+    numbers = [int(each) for each in re.findall(r"Figure (\d+)\. ", page.text)]
+    assert numbers == list(range(1, 5 if curves else 4))
