@@ -1,6 +1,6 @@
 """Do centres without images help those with images? Three imaging centres with and without two clinical-only ones.
 
-    python benchmarks/clinical_only_centres.py OUT --seed 7 --seed 8 [--config FILE]
+    python benchmarks/clinical_only_centres.py OUT --seed 7 --seed 8 [--config configs/clinical_only_centres.toml]
 
 Each seed draws other synthetic patients, another split and other first weights. Both federations run on Flower's
 simulation runtime and are tested on the same test patients of the three imaging centres; a seed's interval is of paired
@@ -21,47 +21,17 @@ from simulation.gain import difference
 from simulation.tested import Chosen, Tests, count_everywhere
 from simulation.trainings import open_centres, train_federated
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
-from stsmm_core.config import Experiment, parse_experiment
+from stsmm_core.config import Experiment, read_experiment
 from stsmm_core.survival.concordance import total
 from stsmm_core.training.centre import Centre
 from stsmm_core.training.inputs import open_cohorts
 
+CONFIG = Path(__file__).parents[1] / "configs" / "clinical_only_centres.toml"
 IMAGING = ("site_3", "site_4", "site_5")
 CLINICAL_ONLY = ("site_1", "site_2")
 JOINED, WITHOUT = "joined", "without"
 IMAGING_PATIENTS, CLINICAL_PATIENTS = 2400, 6300
 """Of five sites, of which the three smaller are taken (1134 patients, 91 to train on), and of the two (504)."""
-CONFIG = """
-[imaging]
-shape = [32, 32, 32]
-margin_mm = 5.0
-steps = ["resampling", "zscore", "masking"]
-augmentation = { flip = true, rotation_degrees = 0.0, zoom = 0.0 }
-
-[model]
-image_encoder = "small_densenet"
-norm = "batch"
-dropout = 0.2
-clinical_widths = []
-
-[training]
-epochs = 40
-batch_size = 16
-risk_window = 16
-optimizer = "adamw"
-learning_rate = 0.003
-schedule = "constant"
-weight_decay = 1e-3
-
-[blending]
-method = "robust"
-interval = 3
-
-[evaluation]
-train_fraction = 0.08
-validation_fraction = 0.08
-"""
-"""The rate and the budget were chosen on seed 21, which can therefore not show a gain."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +55,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, action="append", required=True)
-    parser.add_argument("--config", type=Path)
+    parser.add_argument("--config", type=Path, default=CONFIG)
     given = parser.parse_args()
-    config = given.config.read_text(encoding="utf-8") if given.config else CONFIG
     console = Console()
     gains: dict[tuple[Chosen, str], list[Gain]] = {}
     for seed in given.seed:
-        experiment = parse_experiment(config, source=str(given.config or __file__)).model_copy(update={"seed": seed})
+        experiment = read_experiment(given.config).model_copy(update={"seed": seed})
         runs = _train(console, experiment, given.out / f"seed-{seed}")
         for chosen in get_args(Chosen):
             for endpoint, gain in zip(experiment.data.endpoints, runs.gains(chosen), strict=True):
