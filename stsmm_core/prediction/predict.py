@@ -121,7 +121,7 @@ def _print(
     console.print(table)
     console.print("* Training patients that are nearer to their mean than this patient.", soft_wrap=True)
     for remark, patients in patients_by_remark(predictions).items():
-        whose = "all patients" if len(patients) == len(predictions) else ", ".join(patients)
+        whose = "all patients" if len(patients) == len(predictions) > 1 else ", ".join(patients)
         console.print(Text(f"{whose}: {remark}"), soft_wrap=True)
     if known:
         console.print(
