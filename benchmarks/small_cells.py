@@ -31,6 +31,9 @@ MEAN_DAYS = 3000.0
 """Of an exponential time at a log hazard of 0."""
 FOLLOWED_DAYS = (400.0, 4000.0)
 """Follow-up ends evenly between."""
+SPREAD = 0.8
+"""SD of the log hazards of a site."""
+PAIRS = 200_000
 MINIMA = (1, 5)
 EXPERIMENT = """
 [data]
@@ -44,7 +47,7 @@ horizons_years = [1.0, 3.0, 5.0]
 
 
 def main() -> None:
-    """Draw consortia of each size and print a line a size and minimum."""
+    """Draw consortia of each size; a row of the table for each size and minimum."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--draws", type=int, default=100)
@@ -52,24 +55,22 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     experiment, console = parse_experiment(EXPERIMENT, source=__file__), Console(width=200)
-    truth = _true_c()
     rows = [
         {"tested": tested, "draw": draw} | row
         for tested in given.tested or (15, 30, 60)
         for draw in track(range(given.draws), description=f"{tested} test patients a site", console=console)
-        for row in _measure(experiment, tested, draw, truth)
+        for row in _measure(experiment, tested, draw)
     ]
     table = pd.DataFrame(rows)
     table.to_csv(given.out / "small_cells.csv", index=False)
-    console.print(_summary(table, experiment, truth))
+    console.print(_summary(table, experiment))
 
 
-def _summary(table: pd.DataFrame, experiment: Experiment, truth: float) -> Table:
+def _summary(table: pd.DataFrame, experiment: Experiment) -> Table:
     years = [label(each) for each in experiment.evaluation.horizons_years]
-    shown = Table(title=f"Harrell's C of the hazard is {truth:.3f}")
-    for heading in ("tested a site", "minimum", "C minus exact", "SD", "largest", "bounds", "interval holds it"):
-        shown.add_column(heading)
-    for heading in (*(f"predicted over true risk, {each} y" for each in years), "factors of sites"):
+    shown = Table(title=f"Harrell's C of the hazard is {table['truth'].mean():.3f} on average")
+    about_c = ("tested a site", "minimum", "C minus exact", "SD", "largest", "bounds", "interval holds it")
+    for heading in (*about_c, *(f"predicted over true risk, {each} y" for each in years), "factors of sites"):
         shown.add_column(heading)
     for (tested, minimum), some in table.groupby(["tested", "minimum"]):
         off = some["c"] - some["exact_c"]
@@ -87,9 +88,11 @@ def _summary(table: pd.DataFrame, experiment: Experiment, truth: float) -> Table
     return shown
 
 
-def _measure(experiment: Experiment, tested: int, draw: int, truth: float) -> list[dict[str, float]]:
+def _measure(experiment: Experiment, tested: int, draw: int) -> list[dict[str, float]]:
     rng = np.random.default_rng([tested, draw])
-    records = {f"site_{number}": _draw_site(rng, tested, experiment) for number in range(SITES)}
+    centres = rng.normal(scale=0.3, size=SITES)
+    truth = _true_c(rng, centres, tested)
+    records = {f"site_{number}": _draw_site(rng, centre, tested, experiment) for number, centre in enumerate(centres)}
     rows: list[dict[str, float]] = []
     for minimum in MINIMA:
         test = exchange(records, experiment, minimum=minimum)
@@ -110,6 +113,7 @@ def _measure(experiment: Experiment, tested: int, draw: int, truth: float) -> li
                 "exact_c": rows[0]["c"] if rows else found.value,
                 "low": low,
                 "high": high,
+                "truth": truth,
                 "covered": found.low <= truth <= found.high,
                 "factor": float(np.mean(factors)),
             }
@@ -122,10 +126,10 @@ def _measure(experiment: Experiment, tested: int, draw: int, truth: float) -> li
     return rows
 
 
-def _draw_site(rng: np.random.Generator, tested: int, experiment: Experiment) -> SiteRecords:
+def _draw_site(rng: np.random.Generator, centre: float, tested: int, experiment: Experiment) -> SiteRecords:
     developed = 3 * tested
     patients = developed + tested
-    log_hazard = _draw_log_hazards(rng, patients)
+    log_hazard = rng.normal(centre, SPREAD, size=patients)
     time, event = _draw_outcomes(rng, log_hazard)
     outputs = np.tile(log_hazard[None, :, None], (2, 1, 1))
     rows = np.arange(patients)
@@ -134,10 +138,6 @@ def _draw_site(rng: np.random.Generator, tested: int, experiment: Experiment) ->
     fold = FoldRecords(development, trained, outputs[:, development], test, outputs[:, test])
     samples = draw_patients(tested, experiment.evaluation.bootstrap_replicates, rng)[None]
     return SiteRecords(time[:, None], event[:, None], (fold,), samples, salt=int(rng.integers(2**32)))
-
-
-def _draw_log_hazards(rng: np.random.Generator, patients: int) -> NDArray[np.float64]:
-    return rng.normal(rng.normal(scale=0.3), 0.8, size=patients)
 
 
 def _draw_outcomes(
@@ -153,13 +153,18 @@ def _risk(log_hazard: NDArray[np.float64], days: float) -> NDArray[np.float64]:
     return np.asarray(1 - np.exp(-days / MEAN_DAYS * np.exp(log_hazard)))
 
 
-def _true_c() -> float:
-    """Harrell's C of the log hazard among very many sites: of pairs of patients of whom the first dies first."""
-    rng = np.random.default_rng(0)
-    first, second = (rng.normal(rng.normal(scale=0.3, size=10**6), 0.8) for _ in range(2))
-    (time, event), (other, _) = _draw_outcomes(rng, first), _draw_outcomes(rng, second)
-    comparable = (event == 1) & (time < other)
-    return float((first > second)[comparable].mean())
+def _true_c(rng: np.random.Generator, centres: NDArray[np.float64], tested: int) -> float:
+    """Harrell's C of the log hazard in these sites, whose differences the bootstrap within sites holds fixed too.
+
+    Of many pairs of patients, as often of one site as among so many test patients a site.
+    """
+    first, second = rng.integers(SITES, size=PAIRS), rng.integers(SITES - 1, size=PAIRS)
+    same = rng.random(PAIRS) < (tested - 1) / (SITES * tested - 1)
+    second = np.where(same, first, (first + 1 + second) % SITES)
+    risk, other_risk = (rng.normal(centres[site], SPREAD) for site in (first, second))
+    (time, event), (other_time, _) = _draw_outcomes(rng, risk), _draw_outcomes(rng, other_risk)
+    comparable = (event == 1) & (time < other_time)
+    return float((risk > other_risk)[comparable].mean())
 
 
 if __name__ == "__main__":
