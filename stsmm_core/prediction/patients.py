@@ -91,8 +91,8 @@ def _predict_one(data: SiteData, row: int, model: RunModel) -> PatientPrediction
 def _why_no_prediction(data: SiteData, row: int, model: RunModel) -> str | None:
     """Why the networks say nothing of a patient; None where they do.
 
-    The vector that stands for an absent modality is 0 until a training patient lacks that modality: while it is 0, a
-    network has not learned to do without.
+    The vector that stands for an absent modality is 0 until a training patient lacks that modality, or modality dropout
+    hides it: while it is 0, a network has not learned to do without.
     """
     known = {
         "image": bool(data.has_image[row]),

@@ -49,7 +49,7 @@ class Contribution:
 
     Attributes:
         weight: how much its update counts.
-        seen, missed: whether it trained on a patient with, and without, each modality.
+        seen, missed: whether it trained on a patient with, and without, each modality (`TrainedRound`).
         taught: whether it trained on an event of each endpoint among the patients of each head, [head][endpoint].
     """
 

@@ -20,7 +20,8 @@ class TrainedRound:
 
     Attributes:
         patients, events: training patients and their events, added over endpoints.
-        seen, missed: whether a patient with, and one without, each modality was trained on, one a modality.
+        seen, missed: whether a patient with, and one without, each modality was trained on, one a modality; modality
+            dropout makes every patient with several modalities one without each.
         taught: whether an event of each endpoint was trained on among the patients of each head, [head][endpoint].
     """
 

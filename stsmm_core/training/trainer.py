@@ -114,7 +114,10 @@ class Trainer:
         events = int(self._data.outcomes[rows].events().sum())
         taught_by = np.concatenate([rows[:0], *trained_on])
         has = self._present[:, taught_by]
-        seen, missed = (tuple(bool(row.any()) for row in part) for part in (has[1:], ~has[1:]))
+        lacks = ~has[1:]
+        if self._experiment.model.modality_dropout:
+            lacks |= has[1:].sum(axis=0) > 1
+        seen, missed = (tuple(bool(row.any()) for row in part) for part in (has[1:], lacks))
         had_event = np.nan_to_num(self._data.outcomes.event[taught_by]) > 0
         taught = tuple(tuple(bool(each) for each in had_event[row].any(axis=0)) for row in has)
         return TrainedRound(trained, len(rows), events, seen, missed, taught)

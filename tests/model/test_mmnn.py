@@ -6,7 +6,7 @@ from stsmm_core.config import Data, Experiment, Imaging, Model
 from stsmm_core.errors import RunError
 from stsmm_core.model.clinical_encoder import build_clinical_encoder
 from stsmm_core.model.image_encoder import build_image_encoder
-from stsmm_core.model.mmnn import ModalityBatch, build_network, get_weights, set_weights
+from stsmm_core.model.mmnn import ModalityBatch, build_network, draw_dropped, get_weights, set_weights
 
 INPUTS, CHANNELS, SIDE = 17, 2, 16
 
@@ -127,6 +127,59 @@ def test_the_absent_vector_learns_from_the_patients_who_lack_the_modality():
     weight = network.heads["fusion"].weight[:, :12].sum(dim=0)
     torch.testing.assert_close(network.absent["image"].grad, 2 * weight)
     assert not network.absent["clinical"].grad.any()
+
+
+def test_modality_dropout_takes_one_of_several_modalities_at_its_share():
+    torch.manual_seed(0)
+    present = torch.rand(30_000, 3) < 0.7
+    dropped = draw_dropped(present, 0.4)
+    several = present.sum(dim=1) > 1
+    assert not dropped[~present].any()
+    assert not dropped[~several].any()
+    assert dropped.sum(dim=1).max() == 1
+    assert dropped[several].any(dim=1).float().mean() == pytest.approx(0.4, abs=0.015)
+    of_everything = dropped[present.all(dim=1)].float().mean(dim=0)
+    torch.testing.assert_close(of_everything, torch.full((3,), 0.4 / 3), rtol=0, atol=0.015)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_modality_dropout_of_nobody_and_of_everybody(share):
+    present = torch.tensor([[True, True], [True, False], [False, False]])
+    assert draw_dropped(present, share).sum(dim=1).tolist() == [int(share), 0, 0]
+    assert draw_dropped(present[:0], share).shape == (0, 2)
+
+
+def test_modality_dropout_hides_a_modality_from_the_fusion_head_alone_and_in_training_alone():
+    network = network_of(experiment_of(dropout=0.0, modality_dropout=1.0))
+    batch = batch_of(40)
+    with torch.no_grad():
+        network.absent["image"].fill_(0.3)
+        network.absent["clinical"].fill_(-0.2)
+        whole = network.eval()(batch)
+        without = {
+            name: network({**batch, name: ModalityBatch(batch[name].values, torch.zeros(40, dtype=torch.bool))})[0]
+            for name in ("image", "clinical")
+        }
+        torch.manual_seed(1)
+        trained = network.train()(batch)
+    torch.testing.assert_close(trained[1:], whole[1:])
+    lost = {name: torch.isclose(trained[0], outputs, atol=1e-6).all(dim=1) for name, outputs in without.items()}
+    assert (lost["image"] ^ lost["clinical"]).all()
+    assert lost["image"].any()
+    assert lost["clinical"].any()
+
+
+def test_modality_dropout_teaches_the_absent_vectors():
+    network = network_of(experiment_of(modality_dropout=0.5)).train()
+    torch.manual_seed(0)
+    network(batch_of(20))[0].square().sum().backward()
+    assert all(vector.grad.any() for vector in network.absent.values())
+
+
+def test_modality_dropout_leaves_one_modality_alone():
+    network = network_of(experiment_of(("clinical",), dropout=0.0, modality_dropout=1.0))
+    batch = batch_of(4)
+    torch.testing.assert_close(network.train()(batch), network.eval()(batch))
 
 
 @pytest.mark.parametrize("modality", ["image", "clinical"])

@@ -35,11 +35,12 @@ def make_data(seed=0):
     return SiteData("a", tuple(map(str, range(PATIENTS))), clinical, Outcomes(time, event), images, has_image)
 
 
-def make_trainer(folder, data=None, **training):
+def make_trainer(folder, data=None, *, modality_dropout=0.0, **training):
     data = data or make_data()
     given = {"epochs": 2, "batch_size": 8, "risk_window": 30} | training
     experiment = parse_experiment(
         "imaging.shape = [16, 16, 16]\nmodel.image_encoder = 'small_densenet'\n"
+        + f"model.modality_dropout = {modality_dropout}\n"
         + f"blending.interval = {given.get('local_epochs', 1)}\n"
         + "\n".join(f"training.{key} = {value!r}" for key, value in given.items()),
         source="test",

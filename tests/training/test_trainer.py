@@ -15,8 +15,8 @@ def gradients(trainer):
 
 
 def test_two_passes_give_the_gradient_of_one(tmp_path):
-    """Against autograd through the whole window at once, with batch norm, dropout and augmentation in the game."""
-    trainer = make_trainer(tmp_path)
+    """Against autograd through the whole window at once, with batch norm, dropouts and augmentation in the game."""
+    trainer = make_trainer(tmp_path, modality_dropout=0.3)
     network, window, blending = trainer.network.train(), np.arange(20), (0.5, 0.2, 0.3)
     before = get_weights(network)
     trainer._accumulate(window, blending, (1, 0, 0))
@@ -168,6 +168,18 @@ def test_a_round_says_which_modalities_it_saw(tmp_path):
     for name, value in trained.weights.items():  # nor do running statistics move
         if name.startswith(("encoders.image.", "heads.image.", "absent.clinical")):
             np.testing.assert_array_equal(value, weights[name])
+
+
+def test_modality_dropout_counts_as_patients_without_a_modality(tmp_path):
+    weights = get_weights(make_trainer(tmp_path / "a").network)
+    data = make_data()
+    data.has_image[:] = True
+    trained = make_trainer(tmp_path / "b", data, modality_dropout=0.5).train_round(1, weights, (0.4, 0.3, 0.3))
+    assert (trained.seen, trained.missed) == ((True, True), (True, True))
+    assert np.any(trained.weights["absent.clinical"])
+    data.has_image[:20] = False  # nobody has both: nothing to drop
+    trained = make_trainer(tmp_path / "c", data, modality_dropout=0.5).train_round(1, weights, (0.4, 0.3, 0.3))
+    assert (trained.seen, trained.missed) == ((False, True), (True, False))
 
 
 def test_a_round_without_an_event_saw_nothing(tmp_path):
