@@ -150,13 +150,20 @@ def network(experiment: Experiment) -> str:
     if "clinical" in modalities:
         names = [VARIABLES[key].label for key in experiment.data.variables]
         labels = ", ".join(name if name.split()[0].isupper() else name[0].lower() + name[1:] for name in names)
-        encoders.append(f"The clinical variables ({labels}) go through a multilayer perceptron.")
+        layers = "a multilayer perceptron" if model.clinical_widths else "a linear layer"
+        encoders.append(f"The clinical variables ({labels}) go through {layers}.")
+    hidden = (
+        f" In training the fusion head is shown {100 * model.modality_dropout:g} % of the patients who have several "
+        "modalities, drawn anew at each step, without one of these."
+        if model.modality_dropout and len(modalities) > 1
+        else ""
+    )
     return (
         " ".join(encoders)
         + f" Each encoder gives {model.features} features, with {model.norm} normalisation and dropout "
         f"{model.dropout:g}. A fusion head on the concatenated features gives one log relative hazard for each "
         f"endpoint ({_names(list(experiment.data.endpoints))}); each modality also has a head of its own, used in "
-        "training only. A higher risk is worse."
+        f"training only.{hidden} A higher risk is worse."
     )
 
 

@@ -105,6 +105,17 @@ def test_header_and_methods_tell_what_was_run(federated: Page) -> None:
         assert phrase in federated.text, phrase
 
 
+def test_what_hides_a_modality_and_a_linear_clinical_encoder_are_said(federated: Page, federated_run: Path) -> None:
+    hidden = "the fusion head is shown 40 % of the patients who have several modalities"
+    assert hidden not in federated.text
+    assert "go through a multilayer perceptron" in federated.text
+    with (federated_run / "config.toml").open("a", encoding="utf-8") as config:
+        config.write("\n[model]\nmodality_dropout = 0.4\nclinical_widths = []\n")
+    text = Page(write_report(federated_run)).text
+    assert hidden in text
+    assert "go through a linear layer" in text
+
+
 def test_weights_of_sites_are_tabled(federated: Page, federated_run: Path) -> None:
     assert not any(table[0][0] == "Site" for table in federated.tables)
     rows = [
