@@ -72,14 +72,15 @@ def _blocks(
 ) -> list[tuple[Block, bool]]:
     """The blocks of a weight that the same patients teach, and whether this site has such patients.
 
-    An encoder learns from patients that have the modality, its absent vector from those that lack it, a head's row from
-    events of its endpoint among the patients that it hears. The fusion head's columns of a modality learn from patients
-    with it: where all lack it its features are one constant, which the Cox loss cannot see. Where nothing is learned
-    only weight decay moves a weight, and the average would hold the others back.
+    An encoder learns from patients that have the modality, a head's row from events of its endpoint among the patients
+    that it hears. The fusion head's columns of a modality learn from patients with it, and its absent vector where
+    patients with and without it are compared: where all lack it its features are one constant, which the Cox loss
+    cannot see. Where nothing is learned only weight decay moves a weight, and the average would hold the others back.
     """
     part, module, *_ = name.split(".")
     if part == "absent":
-        return [(..., contribution.missed[modalities.index(module)])]
+        place = modalities.index(module)
+        return [(..., contribution.missed[place] and contribution.seen[place])]
     if part == "encoders":
         return [(..., contribution.seen[modalities.index(module)])]
     head = 0 if module == "fusion" else 1 + modalities.index(module)

@@ -170,9 +170,9 @@ class Model(Section):
     """Hidden layers of the clinical encoder, Fig. 4A of the paper; none makes it linear."""
     norm: Literal["batch", "group"] = "batch"
     dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.2
-    modality_dropout: Fraction = 0.0
+    modality_dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
     """Share of the training patients with several modalities of whom the fusion head is not shown one, drawn anew each
-    time. It holds back the modality that is learned by heart first."""
+    time, so that it leans less on any one. Near 1 it hardly sees a whole patient, and absolute risks suffer."""
     pretrained: str = ""
     """Checkpoint file that the image encoder starts from; empty for random weights. Relative to the experiment file."""
 

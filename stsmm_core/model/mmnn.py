@@ -39,8 +39,8 @@ class MultimodalNetwork(nn.Module):
     Head 0 is the multimodal one; the unimodal heads, in the order of the encoders, serve gradient blending.
     A patient without a modality gets that encoder's learned absent vector in its place. In training so does, before
     the fusion head alone, a share `modality_dropout` of the patients who have several modalities: one of these, drawn
-    anew each time. So the fusion head cannot lean on the modality that is learned first (after Neverova et al., IEEE
-    TPAMI 2016, doi 10.1109/TPAMI.2015.2461544).
+    anew each time. So the fusion head leans less on any one (after Neverova et al., IEEE TPAMI 2016,
+    doi 10.1109/TPAMI.2015.2461544).
     """
 
     def __init__(
@@ -59,26 +59,31 @@ class MultimodalNetwork(nn.Module):
     def forward(self, batch: Mapping[str, ModalityBatch]) -> Tensor:
         """Log hazards, shape (heads, patients, endpoints)."""
         encoded = {name: self.encode(name, batch[name]) for name in self.encoders}
-        outputs = self.decode(encoded)
-        if not (self.training and self.modality_dropout):
-            return outputs
-        present = torch.stack([batch[name].present for name in self.encoders], dim=1)
-        dropped = draw_dropped(present, self.modality_dropout)
-        kept = [
-            torch.where(dropped[:, [column]], self.absent[name], encoded[name])
-            for column, name in enumerate(self.encoders)
-        ]
-        return torch.cat([self.heads["fusion"](torch.cat(kept, dim=1))[None], outputs[1:]])
+        return self.decode(encoded, self._hide(encoded, batch) if self.training and self.modality_dropout else encoded)
 
     def fused(self, batch: Mapping[str, ModalityBatch]) -> Tensor:
         """What the fusion head sees: the modalities' features side by side, shape (patients, all features)."""
         return torch.cat([self.encode(name, batch[name]) for name in self.encoders], dim=1)
 
-    def decode(self, encoded: Mapping[str, Tensor]) -> Tensor:
-        """Log hazards, as `forward`, from the features of each modality, shape (patients, features)."""
-        outputs = [self.heads["fusion"](torch.cat([encoded[name] for name in self.encoders], dim=1))]
+    def decode(self, encoded: Mapping[str, Tensor], shown: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Log hazards, as `forward`, from the features of each modality, shape (patients, features).
+
+        Args:
+            shown: the features that the fusion head sees; the same where not given.
+        """
+        fused = torch.cat([(shown or encoded)[name] for name in self.encoders], dim=1)
+        outputs = [self.heads["fusion"](fused)]
         outputs += [self.heads[name](encoded[name]) for name in self.encoders]
         return torch.stack(outputs)
+
+    def _hide(self, encoded: Mapping[str, Tensor], batch: Mapping[str, ModalityBatch]) -> dict[str, Tensor]:
+        """The features with the absent vector in place of the modalities that modality dropout draws."""
+        present = torch.stack([batch[name].present for name in self.encoders], dim=1)
+        dropped = draw_dropped(present, self.modality_dropout)
+        return {
+            name: torch.where(dropped[:, column, None], self.absent[name], encoded[name])
+            for column, name in enumerate(self.encoders)
+        }
 
     def encode(self, name: str, modality: ModalityBatch) -> Tensor:
         """A modality's features, shape (patients, features); the absent vector for a patient without it."""

@@ -91,8 +91,8 @@ def _predict_one(data: SiteData, row: int, model: RunModel) -> PatientPrediction
 def _why_no_prediction(data: SiteData, row: int, model: RunModel) -> str | None:
     """Why the networks say nothing of a patient; None where they do.
 
-    The vector that stands for an absent modality is 0 until a training patient lacks that modality, or modality dropout
-    hides it: while it is 0, a network has not learned to do without.
+    The vector that stands for an absent modality is 0 until patients with and without that modality were compared at a
+    site, or modality dropout hid it: while it is 0, how the two kinds of patients compare has not been learned.
     """
     known = {
         "image": bool(data.has_image[row]),
@@ -104,7 +104,7 @@ def _why_no_prediction(data: SiteData, row: int, model: RunModel) -> str | None:
     for name in lacking:
         if not all(fold.network.absent[name].any() for fold in model.folds):
             what, it = ("image", "it") if name == "image" else ("clinical variables", "them")
-            return f"without {what}, and no training patient lacked {it}: no prediction"
+            return f"without {what}, and the network did not learn to do without {it}: no prediction"
     return None
 
 

@@ -21,7 +21,7 @@ class TrainedRound:
     Attributes:
         patients, events: training patients and their events, added over endpoints.
         seen, missed: whether a patient with, and one without, each modality was trained on, one a modality; modality
-            dropout makes every patient with several modalities one without each.
+            dropout may make any patient with several modalities one without each.
         taught: whether an event of each endpoint was trained on among the patients of each head, [head][endpoint].
     """
 

@@ -56,7 +56,7 @@ def test_filling_in_leaves_the_mean_of_the_sites_that_trained():
     assert [has_trained("absent.image", SENT["absent.image"], each.contribution, MODALITIES) for each in UPDATES] == [
         False,
         True,
-        True,
+        False,  # all lack it
     ]
     assert [
         has_trained("heads.image.bias", SENT["heads.image.bias"], each.contribution, MODALITIES) for each in UPDATES
@@ -72,6 +72,17 @@ def test_fusion_weights_of_a_modality_come_from_the_sites_that_have_it():
     np.testing.assert_allclose(mean[:, 1], np.average([a, b, c], axis=0, weights=[5, 2, 7])[:, 1], atol=1e-6)
     for each, own in zip(completed, (a, b, c), strict=True):
         np.testing.assert_array_equal(each["heads.fusion.weight"][:, 1], own[:, 1])
+
+
+@pytest.mark.parametrize("fill", [weighted_mean, median])
+def test_sites_that_all_lack_a_modality_do_not_hold_its_absent_vector_back(fill):
+    """One site teaches it, by patients without images or by modality dropout; at four registries it cannot move."""
+    imaging = update("a", 1.0, (True, True), (True, False), 1)
+    registries = [update(name, 1.0, (False, True), (True, False), 2) for name in "bcde"]
+    for each in registries:
+        each.weights["absent.image"] = SENT["absent.image"].copy()
+    for completed in complete([imaging, *registries], SENT, MODALITIES, fill):
+        np.testing.assert_array_equal(completed["absent.image"], imaging.weights["absent.image"])
 
 
 def test_a_site_without_an_event_of_an_endpoint_does_not_count_for_its_outputs():
@@ -93,7 +104,7 @@ def test_what_nobody_trained_stays_as_it_was_sent():
     moved = {name: model[name] != SENT[name] for name in NAMES}
     assert not moved["encoders.image.conv.weight"].any()
     assert not moved["absent.clinical"].any()
-    assert moved["absent.image"].all()
+    assert not moved["absent.image"].any()
     np.testing.assert_array_equal(moved["heads.fusion.weight"], [[False, True], [False, False], [False, True]])
     np.testing.assert_array_equal(moved["heads.clinical.bias"], [[True, True], [False, False], [True, True]])
 
@@ -107,7 +118,8 @@ def test_arrays_keep_the_order_in_which_they_were_sent():
 
 
 def test_the_cox_loss_cannot_see_a_constant_feature():
-    """What the rule above rests on: no gradient reaches the fusion weights of a modality that every patient lacks."""
+    """What the rules above rest on: no gradient reaches the fusion weights and the absent vector of a modality that
+    every patient lacks."""
     network = MultimodalNetwork({name: torch.nn.Linear(4, 3) for name in MODALITIES}, features=3, endpoints=1)
     with torch.no_grad():
         network.absent["image"].normal_()
@@ -117,6 +129,7 @@ def test_the_cox_loss_cannot_see_a_constant_feature():
     cox_loss(risk, time=torch.rand(9), event=torch.tensor([1, 0, 1, 1, 0, 1, 0, 1, 1], dtype=torch.bool)).backward()
     gradient = network.heads["fusion"].weight.grad[0]
     assert gradient[:3].abs().max() < 1e-6 < gradient[3:].abs().max()
+    assert network.absent["image"].grad.abs().max() < 1e-6
 
 
 def test_filling_in_leaves_the_median_of_the_sites_that_trained():

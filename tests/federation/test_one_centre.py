@@ -37,7 +37,12 @@ def same_threads():
 def test_a_federation_of_one_centre_equals_centralised_training(
     experiment, cohorts, federate, tmp_path, same_threads, cache, evaluation
 ):
-    experiment = experiment.model_copy(update={"evaluation": experiment.evaluation.model_copy(update=evaluation)})
+    experiment = experiment.model_copy(
+        update={
+            "evaluation": experiment.evaluation.model_copy(update=evaluation),
+            "model": experiment.model.model_copy(update={"modality_dropout": 0.3}),
+        }
+    )
     train(experiment, [cohorts / "site_1"], tmp_path / "centralised", cache)
     federate(experiment, [cohorts / "site_1"], tmp_path / "federated")
     histories = [pd.read_csv(tmp_path / mode / "history.csv") for mode in ("centralised", "federated")]

@@ -150,7 +150,8 @@ def test_modality_dropout_of_nobody_and_of_everybody(share):
 
 
 def test_modality_dropout_hides_a_modality_from_the_fusion_head_alone_and_in_training_alone():
-    network = network_of(experiment_of(dropout=0.0, modality_dropout=1.0))
+    network = network_of(experiment_of(dropout=0.0))
+    network.modality_dropout = 1.0
     batch = batch_of(40)
     with torch.no_grad():
         network.absent["image"].fill_(0.3)
@@ -177,7 +178,8 @@ def test_modality_dropout_teaches_the_absent_vectors():
 
 
 def test_modality_dropout_leaves_one_modality_alone():
-    network = network_of(experiment_of(("clinical",), dropout=0.0, modality_dropout=1.0))
+    network = network_of(experiment_of(("clinical",), dropout=0.0))
+    network.modality_dropout = 1.0
     batch = batch_of(4)
     torch.testing.assert_close(network.train()(batch), network.eval()(batch))
 

@@ -162,8 +162,8 @@ def test_nothing_is_predicted_of_a_patient_of_whom_nothing_is_known(trained, tmp
 
 
 @pytest.mark.slow
-def test_nothing_is_predicted_without_a_modality_that_no_training_patient_lacked(trained):
-    """The vector for an absent image is 0 until a training patient lacks the image."""
+def test_nothing_is_predicted_without_a_modality_that_the_network_cannot_do_without(trained):
+    """The vector for an absent image is 0 until training compares patients with and without."""
     model = load_model(trained / "run")
     (cohort,) = open_cohorts([trained / "cohorts" / "site_2"])
     data = load_site_data(cohort, model.experiment, cache=trained / "cache")
@@ -171,7 +171,7 @@ def test_nothing_is_predicted_without_a_modality_that_no_training_patient_lacked
     with torch.no_grad():
         model.folds[0].network.absent["image"].zero_()
     without, with_image = list(predict_patients(data, model))[:2]
-    assert without.remarks == ("without image, and no training patient lacked it: no prediction",)
+    assert without.remarks == ("without image, and the network did not learn to do without it: no prediction",)
     assert np.isnan(without.survival).all()
     assert np.isfinite(with_image.survival).all()
     with torch.no_grad():
