@@ -1,5 +1,7 @@
 """The sentences of the report, written from the experiment and the numbers of the run."""
 
+from collections.abc import Sequence
+
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
 from stsmm_core.config import ONE_VOTE_A_SITE, Blending, Experiment, Federation
 from stsmm_core.report.audit import left_out_sentences
@@ -62,10 +64,12 @@ def honest_numbers(results: Results) -> tuple[str, ...]:
             "patients better than chance there."
         )
     said.extend(_idle_training(results))
-    unknown = [key for key in results.experiment.data.variables if _unknown_everywhere(results, key)]
-    if unknown and "clinical" in results.experiment.data.modalities:
-        names = ", ".join(VARIABLES[key].label for key in unknown)
-        said.append(f"Not known of any patient, so the model learned nothing from it, whatever Methods lists: {names}.")
+    said.extend(
+        nothing_learned_from(
+            results.experiment,
+            [key for key in results.experiment.data.variables if _unknown_everywhere(results, key)],
+        )
+    )
     untested = [site.site for site in results.metrics.cohorts if site.site not in results.metrics.tested_sites]
     if untested:
         said.append(f"Not tested, and missing from every figure above: {', '.join(untested)}.")
@@ -83,6 +87,14 @@ def honest_numbers(results: Results) -> tuple[str, ...]:
         "training again. They do not test one head against another."
     )
     return tuple(said)
+
+
+def nothing_learned_from(experiment: Experiment, unknown: Sequence[str]) -> list[str]:
+    """What a reader must know of variables that Methods lists and no patient has; nothing where there are none."""
+    if not unknown or "clinical" not in experiment.data.modalities:
+        return []
+    names = ", ".join(VARIABLES[key].label for key in unknown)
+    return [f"Not known of any patient, so the model learned nothing from it, whatever Methods lists: {names}."]
 
 
 def _unknown_everywhere(results: Results, variable: str) -> bool:

@@ -80,7 +80,7 @@ def _check_division(experiment: Experiment, cohorts: Sequence[Cohort]) -> None:
         empty = [name for name, size in sizes.items() if not size]
         if empty:
             raise CohortError(
-                f"{sum(sizes.values())} patients in all are too few for evaluation.scheme = "
+                f"too few patients in all ({sum(sizes.values())}) for evaluation.scheme = "
                 f"'{experiment.evaluation.scheme}': of {' and '.join(empty)} patients there would be none; "
                 "add patients, or change the fractions or folds in section evaluation"
             )

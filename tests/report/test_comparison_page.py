@@ -268,6 +268,14 @@ def test_real_data_with_many_events_are_not_warned_of(tmp_path: Path) -> None:
     assert "Small test set" not in page.text
 
 
+@pytest.mark.parametrize("lacking", [599, 600])
+def test_a_variable_that_no_patient_has_is_said_not_to_count(tmp_path: Path, lacking: int) -> None:
+    record = comparison()
+    record["missing"]["grade"] = lacking
+    text = Page(write_comparison_report(write_comparison(tmp_path / "run", record))).text
+    assert ("the model learned nothing from it, whatever Methods lists: FNCLCC grade." in text) is (lacking == 600)
+
+
 def test_the_reference_bar_is_marked(page: Page) -> None:
     marked = re.findall(r'<tr class="member reference"><th scope="row">(.*?)</th>', page.html)
 

@@ -46,6 +46,8 @@ def honest_sentences(comparison: Comparison) -> tuple[str, ...]:
             f"The interval for {_names(unproven)} reaches 0.5 or below: this run does not show that "
             f"{comparison.first.label} ranks patients better than chance there."
         )
+    unknown = [key for key in comparison.experiment.data.variables if record.missing.get(key) == comparison.patients]
+    said += prose.nothing_learned_from(comparison.experiment, unknown)
     said += [_against_reference(comparison, endpoint) for endpoint in comparison.endpoints]
     for endpoint in comparison.endpoints:
         for years, reason in comparison.without_figures(endpoint).items():
