@@ -1,0 +1,103 @@
+"""How do the twelve models of a comparison rank? One synthetic cohort a seed, cross-validated, paired over the seeds.
+
+    python benchmarks/twelve_models.py OUT --seed 20 --seed 21 [--config configs/compare_demo.toml] [--patients 300]
+
+Each seed draws other patients, other folds and other first weights. For each model and endpoint: Harrell's C, by how
+much MMNN with gradient blending is above it with a t interval over the seeds, and how its risk correlates within the
+test folds with the true log hazard, with the part of it that only the images show, and with that of the clinical
+variables. What is finished is not done again.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from over_seeds import mean_with_interval
+from rich.console import Console
+from rich.table import Table
+
+from stsmm_core.cohort.cohort import ORACLE_FILE
+from stsmm_core.cohort.dictionary import PATIENT_ID
+from stsmm_core.cohort.synthetic import write_synthetic_cohorts
+from stsmm_core.cohort.synthetic_patients import simulate_site
+from stsmm_core.comparators.comparison import compare_run
+from stsmm_core.config import read_experiment, to_toml
+from stsmm_core.run_folder import COMPARISON_FILE
+
+CONFIG = Path(__file__).parents[1] / "configs" / "compare_demo.toml"
+SITE = "site_1"
+PARTS = ("all", "image", "clinical")
+
+
+def main() -> None:
+    """Compare on each seed, then print a table an endpoint."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seed", type=int, action="append", required=True)
+    parser.add_argument("--config", type=Path, default=CONFIG)
+    parser.add_argument("--patients", type=int, default=300)
+    given = parser.parse_args()
+    console = Console(width=130, highlight=False)
+    seeds = []
+    for seed in given.seed:
+        folder = given.out / f"seed-{seed}"
+        if not (folder / "run" / COMPARISON_FILE).is_file():
+            _compare(console, given.config, folder, seed=seed, patients=given.patients)
+        figures = pd.DataFrame(_figures(folder / "run")).set_index(["endpoint", "model"])
+        seeds.append(figures.join(_correlations(folder, seed=seed, patients=given.patients)))
+    over_seeds = pd.concat(seeds, keys=given.seed, names=["seed"])
+    for endpoint, rows in over_seeds.groupby("endpoint", sort=False):
+        console.print(_table(str(endpoint), rows.droplevel("endpoint")))
+
+
+def _compare(console: Console, config: Path, folder: Path, *, seed: int, patients: int) -> None:
+    experiment = read_experiment(config)
+    evaluation = experiment.evaluation.model_copy(update={"scheme": "cv"})
+    folder.mkdir(parents=True, exist_ok=True)
+    own = folder / "experiment.toml"
+    own.write_text(to_toml(experiment.model_copy(update={"seed": seed, "evaluation": evaluation})), encoding="utf-8")
+    if not (folder / "cohorts").exists():
+        write_synthetic_cohorts(folder / "cohorts", sites=1, patients=patients, seed=seed)
+    compare_run(console, own, [folder / "cohorts" / SITE], folder / "run", cache=folder / "cache", second_reader=None)
+
+
+def _figures(run: Path) -> Iterator[dict[str, object]]:
+    """Harrell's C of each model and endpoint."""
+    comparison = json.loads((run / COMPARISON_FILE).read_text(encoding="utf-8"))
+    labels = {model["key"]: model["label"] for model in comparison["models"]}
+    for key, endpoints in comparison["results"].items():
+        for endpoint, figures in endpoints.items():
+            yield {"endpoint": endpoint, "model": key, "label": labels[key], "c": figures["harrell_c"]["value"]}
+
+
+def _correlations(folder: Path, *, seed: int, patients: int) -> pd.DataFrame:
+    """Mean over the test folds of the correlation of each model's risk with the true parts, by endpoint and model."""
+    site = simulate_site(site=1, patients=patients, seed=seed)
+    names = pd.read_csv(folder / "cohorts" / SITE / ORACLE_FILE)[PATIENT_ID]
+    truth = {"all": site.oracle, "image": site.image_risk, "clinical": site.clinical_risk}
+    predicted = pd.read_csv(folder / "run" / "private" / "predictions.csv")
+    row = predicted["patient"].str.removeprefix(f"{SITE}, patient ").map(pd.Series(names.index, index=names))
+    for part in PARTS:
+        stacked = truth[part].stack()
+        predicted[part] = stacked.loc[list(zip(row, predicted["endpoint"], strict=True))].to_numpy()
+    by_fold = predicted.groupby(["endpoint", "model", "fold"])[["log_hazard", *PARTS]].corr()["log_hazard"].unstack()
+    return by_fold[list(PARTS)].groupby(["endpoint", "model"]).mean()
+
+
+def _table(endpoint: str, rows: pd.DataFrame) -> Table:
+    """A row a model, its figures the mean over the seeds."""
+    table = Table(title=f"{endpoint}, {rows.index.get_level_values('seed').nunique()} seeds")
+    for column in ("model", "C", "MMNN with blending minus it", *(f"r {part}" for part in PARTS)):
+        table.add_column(column)
+    c = rows["c"].unstack("model")
+    for model, each in rows.groupby("model", sort=False):
+        above = "" if model == "mmnn_blending" else mean_with_interval(list(c["mmnn_blending"] - c[model]))
+        correlations = [f"{each[part].mean():.2f}" for part in PARTS]
+        table.add_row(each["label"].iloc[0], f"{each['c'].mean():.3f}", above, *correlations)
+    return table
+
+
+if __name__ == "__main__":
+    main()
