@@ -59,7 +59,7 @@ class MultimodalNetwork(nn.Module):
     def forward(self, batch: Mapping[str, ModalityBatch]) -> Tensor:
         """Log hazards, shape (heads, patients, endpoints)."""
         encoded = {name: self.encode(name, batch[name]) for name in self.encoders}
-        return self.decode(encoded, self._hide(encoded, batch) if self.training and self.modality_dropout else encoded)
+        return self.decode(encoded, self._hide(encoded, batch) if self.training and self.modality_dropout else None)
 
     def fused(self, batch: Mapping[str, ModalityBatch]) -> Tensor:
         """What the fusion head sees: the modalities' features side by side, shape (patients, all features)."""
@@ -105,7 +105,7 @@ def draw_dropped(present: Tensor, share: float) -> Tensor:
     """
     several = present.sum(dim=1) > 1
     lost = several & (torch.rand(len(present), device=present.device) < share)
-    # The largest of independent uniform draws over the modalities that the patient has.
+    # The largest draw is as likely any modality's; one that the patient lacks draws below all and is never it.
     draws = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
     return lost[:, None] & nn.functional.one_hot(draws.argmax(dim=1), present.shape[1]).bool()
 

@@ -115,7 +115,7 @@ class Trainer:
         taught_by = np.concatenate([rows[:0], *trained_on])
         has = self._present[:, taught_by]
         lacks = ~has[1:]
-        if self._experiment.model.modality_dropout:
+        if self._experiment.model.modality_dropout:  # any of several modalities may have been hidden
             lacks |= has[1:].sum(axis=0) > 1
         seen, missed = (tuple(bool(row.any()) for row in part) for part in (has[1:], lacks))
         had_event = np.nan_to_num(self._data.outcomes.event[taught_by]) > 0
