@@ -52,7 +52,7 @@ def test_a_variable_that_the_model_does_not_see_is_not(cohorts):
 )
 def test_patients_too_few_to_divide_are_refused(cohorts, patients, text, empty):
     few = cohorts[0].subset(cohorts[0].patients[:patients])
-    with pytest.raises(CohortError, match=f"{patients} patients? .*too few.*{empty} there would be none"):
+    with pytest.raises(CohortError, match=rf"too few patients in all \({patients}\) .*{empty} there would be none"):
         announce_inputs(Console(quiet=True), parse_experiment(text, source="test"), [few])
 
 
