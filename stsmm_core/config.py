@@ -157,13 +157,15 @@ class Comparators(Section):
 
 
 ModelKind = Literal["mmnn", "cox"]
+SMALLEST_IMAGE = {"densenet121": 32, "small_densenet": 16, "fine_densenet": 8}
+"""Voxels along an axis that an image encoder can halve as often as it does: 5, 4 and 3 times."""
 
 
 class Model(Section):
     """The model: the multimodal network, whose settings these are, or a Cox regression (section `cox`)."""
 
     kind: ModelKind = "mmnn"
-    image_encoder: Literal["densenet121", "small_densenet"] = "densenet121"
+    image_encoder: Literal["densenet121", "small_densenet", "fine_densenet"] = "densenet121"
     features: Count = 12
     """Length of each encoder's feature vector."""
     clinical_widths: Widths = (32, 16, 8, 8, 8)
@@ -215,6 +217,8 @@ class Training(Section):
     learning_rate: Positive = 5e-4
     momentum: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.9
     weight_decay: Annotated[float, Field(ge=0, strict=True)] = 1e-4
+    clinical_decay_factor: Annotated[float, Field(ge=0, strict=True)] = 1.0
+    """Times weight_decay for the clinical encoder and its head, which learn a few hundred patients by heart first."""
     schedule: Literal["one_cycle", "constant"] = "one_cycle"
     device: str = "cpu"
 
@@ -394,7 +398,7 @@ class Experiment(Section):
                 f"blending.floor and blending.ceiling must allow {heads} weights to sum to 1: "
                 f"floor at most {1 / heads:.2f}, ceiling at least {1 / heads:.2f}"
             )
-        smallest = 32 if self.model.image_encoder == "densenet121" else 16  # each halves the volume 5 or 4 times
+        smallest = SMALLEST_IMAGE[self.model.image_encoder]
         if "image" in self.data.modalities and min(self.imaging.shape) < smallest:
             raise ValueError(
                 f"imaging.shape must be at least {smallest} voxels along each axis for {self.model.image_encoder}"

@@ -145,6 +145,7 @@ def test_wrong_value_is_named_with_what_would_be_right(text, key, given, wanted)
         ("[training]\nepochs = 4", ("blending.interval (5)", "training.epochs (4)", "'uniform' or 'none'")),
         ("[evaluation]\ntrain_fraction = 0.9", ("evaluation", "train_fraction", "validation_fraction", "below 1")),
         ("[imaging]\nshape = [64, 15, 64]\n[model]\nimage_encoder = 'small_densenet'", ("imaging.shape", "16")),
+        ("[imaging]\nshape = [7, 8, 8]\n[model]\nimage_encoder = 'fine_densenet'", ("imaging.shape", "8 voxels")),
         ("[imaging]\nshape = [64, 31, 64]", ("imaging.shape", "32", "densenet121")),
     ],
 )
@@ -168,6 +169,7 @@ def test_all_faults_at_once():
         "[blending]\nz = 1\ntau = 0",
         "[data]\nmodalities = ['clinical']\n[imaging]\nshape = [4, 4, 4]",
         "[imaging]\nshape = [16, 16, 16]\n[model]\nimage_encoder = 'small_densenet'",
+        "[imaging]\nshape = [8, 8, 8]\n[model]\nimage_encoder = 'fine_densenet'",
         "[training]\nepochs = 10\nlocal_epochs = 5",
     ],
 )

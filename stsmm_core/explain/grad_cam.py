@@ -81,7 +81,7 @@ class HeatMaps:
 
 
 def dense_blocks(network: MultimodalNetwork) -> tuple[Block, ...]:
-    """The blocks of the image encoder: 4 in densenet121, 3 in small_densenet.
+    """The blocks of the image encoder: 4 in densenet121, 3 in small_densenet, 2 in fine_densenet.
 
     Raises:
         RunError: when the network has no image encoder.
@@ -94,7 +94,7 @@ def dense_blocks(network: MultimodalNetwork) -> tuple[Block, ...]:
 
 
 def default_block(network: MultimodalNetwork) -> Block:
-    """The block before the last: 3 in densenet121, 2 in small_densenet."""
+    """The block before the last: 3 in densenet121, 2 in small_densenet, 1 in fine_densenet."""
     return dense_blocks(network)[-2]
 
 

@@ -1,5 +1,6 @@
 """Encoder of the image modality: 3D DenseNet on the tumour volume."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -11,19 +12,25 @@ GROUPS = 8
 
 _DENSENET121: dict[str, Any] = {"init_features": 64, "growth_rate": 32, "block_config": (6, 12, 24, 16)}
 _SMALL: dict[str, Any] = {"init_features": 16, "growth_rate": 8, "block_config": (2, 2, 2), "bn_size": 2}
+_SHAPES: Mapping[str, dict[str, Any]] = {
+    "densenet121": _DENSENET121,
+    "small_densenet": _SMALL,
+    "fine_densenet": _SMALL | {"block_config": (2, 2)},
+}
 
 
 def build_image_encoder(config: Model, channels: int) -> nn.Module:
     """A network from (patients, channels, D, H, W) to (patients, features).
 
-    densenet121 is the paper's (Methods, image network); small_densenet has the same kind of blocks, three of
-    them with growth 8, for demonstration and tests.
+    densenet121 is the paper's (Methods, image network). The others have the same kind of blocks with growth 8, for
+    demonstration and tests: small_densenet three of them, fine_densenet two behind a first kernel of 3 voxels instead
+    of 7, which finds the texture of a small volume sooner.
     """
     from monai.networks.nets import DenseNet  # half of the start of a process, which many messages do not need
 
     norm = ("group", {"num_groups": GROUPS}) if config.norm == "group" else "batch"
-    shape = _DENSENET121 if config.image_encoder == "densenet121" else _SMALL
-    return DenseNet(
+    shape = _SHAPES[config.image_encoder]
+    encoder = DenseNet(
         spatial_dims=3,
         in_channels=channels,
         out_channels=config.features,
@@ -31,3 +38,8 @@ def build_image_encoder(config: Model, channels: int) -> nn.Module:
         dropout_prob=config.dropout,
         **shape,
     )
+    if config.image_encoder == "fine_densenet":
+        first = nn.Conv3d(channels, shape["init_features"], kernel_size=3, stride=2, padding=1, bias=False)
+        nn.init.kaiming_normal_(first.weight)  # as MONAI starts the kernel that it replaces
+        encoder.features.conv0 = first
+    return encoder

@@ -184,12 +184,15 @@ def loss(experiment: Experiment, *, strata: str) -> str:
     training = experiment.training
     optimizer = f"SGD with momentum {training.momentum:g}" if training.optimizer == "sgd" else "AdamW"
     schedule = "a one-cycle schedule" if training.schedule == "one_cycle" else "a constant rate"
+    factor = training.clinical_decay_factor
+    shown = factor != 1 and "clinical" in experiment.data.modalities
+    clinical = f" ({training.weight_decay * factor:g} in the clinical encoder and its head)" if shown else ""
     return (
         "The loss is the negative log partial likelihood of the Cox model per event, summed over endpoints and "
         f"{strata}, with {training.ties.capitalize()}'s treatment of ties; risk sets are formed within "
         f"windows of {training.risk_window} patients, in batches of {training.batch_size}. The optimiser is "
         f"{optimizer}, learning rate {training.learning_rate:g} with {schedule}, weight decay "
-        f"{training.weight_decay:g}, for {training.epochs} epochs."
+        f"{training.weight_decay:g}{clinical}, for {training.epochs} epochs."
     )
 
 

@@ -12,22 +12,20 @@ from stsmm_core.cohort.splits import Rows
 from stsmm_core.config import Training
 
 
-def build_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The experiment's optimiser in its first state."""
+def build_optimizer(training: Training, named: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+    """The experiment's optimiser in its first state, for parameters with their names in the network."""
+    parameters = list(named)
+    clinical = [parameter for name, parameter in parameters if "clinical" in name.split(".")]
+    others = [parameter for name, parameter in parameters if "clinical" not in name.split(".")]
+    groups = [
+        {"params": others, "weight_decay": training.weight_decay},
+        {"params": clinical, "weight_decay": training.weight_decay * training.clinical_decay_factor},
+    ]
     if training.optimizer == "sgd":
         return torch.optim.SGD(
-            list(parameters),
-            lr=training.learning_rate,
-            momentum=training.momentum,
-            nesterov=training.momentum > 0,
-            weight_decay=training.weight_decay,
+            groups, lr=training.learning_rate, momentum=training.momentum, nesterov=training.momentum > 0
         )
-    return torch.optim.AdamW(
-        list(parameters),
-        lr=training.learning_rate,
-        betas=(training.momentum, 0.999),
-        weight_decay=training.weight_decay,
-    )
+    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=(training.momentum, 0.999))
 
 
 def risk_windows(rows: Rows, has_event: NDArray[np.bool_], size: int, rng: np.random.Generator) -> list[Rows]:

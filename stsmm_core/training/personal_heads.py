@@ -25,7 +25,7 @@ def personalise(trainer: Trainer, weights: Weights, experiment: Experiment) -> W
     position = {row: number for number, row in enumerate(trainer.fold.train)}
     set_weights(trainer.network, weights)
     network = deepcopy(trainer.network)
-    optimizer = build_optimizer(experiment.training, network.heads.parameters())
+    optimizer = build_optimizer(experiment.training, network.heads.named_parameters())
     equal = (1.0,) * len(experiment.heads)
 
     def validation_loss() -> np.ndarray:

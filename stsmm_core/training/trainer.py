@@ -191,7 +191,7 @@ class Trainer:
 
     def _optimizer(self, round_number: int) -> torch.optim.Optimizer:
         """The optimiser as this site left it a round ago, so that momentum outlasts a round."""
-        optimizer = build_optimizer(self._experiment.training, self.network.parameters())
+        optimizer = build_optimizer(self._experiment.training, self.network.named_parameters())
         state = self.state.load_optimizer(round_number - 1)
         if state is not None:
             optimizer.load_state_dict(state)

@@ -55,7 +55,7 @@ def test_a_patient_without_an_image_is_not_explained(network, batch):
         grad_cam(network, batch, endpoint=0, block=Block(1))
 
 
-@pytest.mark.parametrize(("name", "number"), [("densenet121", 4), ("small_densenet", 3)])
+@pytest.mark.parametrize(("name", "number"), [("densenet121", 4), ("small_densenet", 3), ("fine_densenet", 2)])
 def test_blocks_of_an_encoder(name, number):
     network = MultimodalNetwork({"image": build_image_encoder(Model(image_encoder=name), 2)}, features=12, endpoints=1)
     assert dense_blocks(network) == tuple(Block(each) for each in range(1, number + 1))
@@ -68,10 +68,13 @@ def test_a_network_without_image_encoder_has_no_blocks():
         default_block(network)
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_block_voxels_lie_where_they_look(number):
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("small_densenet", 1), ("small_densenet", 2), ("small_densenet", 3), ("fine_densenet", 1), ("fine_densenet", 2)],
+)
+def test_block_voxels_lie_where_they_look(name, number):
     """The centre of what a voxel sees, by the gradient of a network in which every input counts the same way."""
-    encoder = build_image_encoder(Model(image_encoder="small_densenet"), 1).eval()
+    encoder = build_image_encoder(Model(image_encoder=name), 1).eval()
     encoder.features.pool0 = nn.AvgPool3d(3, 2, 1)  # same place as the maximum, and smooth
     with torch.no_grad():
         for parameter in encoder.parameters():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from stsmm_core.config import Data, Experiment, Imaging, Model
+from stsmm_core.config import SMALLEST_IMAGE, Data, Experiment, Imaging, Model
 from stsmm_core.errors import RunError
 from stsmm_core.model.clinical_encoder import build_clinical_encoder
 from stsmm_core.model.image_encoder import build_image_encoder
@@ -342,3 +342,15 @@ def test_every_weight_takes_part():
     layers = {name.rpartition(".")[0] for name, _ in network.named_parameters()}
     assert [layer for layer in layers if all(f"{layer}.{kind}" in idle for kind in ("weight", "bias"))] == []
     assert [name for name in idle if name.startswith(("heads.", "absent."))] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel", "side"), [("densenet121", 7, 32), ("small_densenet", 7, 16), ("fine_densenet", 3, 8)]
+)
+def test_image_encoders_take_the_smallest_volume_that_their_configuration_allows(name, kernel, side):
+    assert SMALLEST_IMAGE[name] == side
+    encoder = build_image_encoder(Model(image_encoder=name, features=12), CHANNELS).eval()
+    assert encoder.features.conv0.kernel_size == (kernel,) * 3
+    features = encoder(torch.randn(2, CHANNELS, side, side, side))
+    assert features.shape == (2, 12)
+    assert not torch.equal(features[0], features[1])

@@ -105,6 +105,15 @@ def test_header_and_methods_tell_what_was_run(federated: Page) -> None:
         assert phrase in federated.text, phrase
 
 
+def test_another_decay_of_the_clinical_encoder_is_said(federated: Page, federated_run: Path) -> None:
+    assert "in the clinical encoder and its head" not in federated.text
+    config = federated_run / "config.toml"
+    decayed = "[training]\nweight_decay = 1e-3\nclinical_decay_factor = 30.0"
+    config.write_text(config.read_text(encoding="utf-8").replace("[training]", decayed), encoding="utf-8")
+    text = Page(write_report(federated_run)).text
+    assert "weight decay 0.001 (0.03 in the clinical encoder and its head)" in text
+
+
 def test_what_hides_a_modality_and_a_linear_clinical_encoder_are_said(federated: Page, federated_run: Path) -> None:
     hidden = "the fusion head is shown 40 % of the patients who have several modalities"
     assert hidden not in federated.text
