@@ -43,8 +43,7 @@ def main() -> None:
     seeds = []
     for seed in given.seed:
         folder = given.out / f"seed-{seed}"
-        if not (folder / "run" / COMPARISON_FILE).is_file():
-            _compare(console, given.config, folder, seed=seed, patients=given.patients)
+        _compare(console, given.config, folder, seed=seed, patients=given.patients)
         figures = pd.DataFrame(_figures(folder / "run")).set_index(["endpoint", "model"])
         seeds.append(figures.join(_correlations(folder, seed=seed, patients=given.patients)))
     over_seeds = pd.concat(seeds, keys=given.seed, names=["seed"])
@@ -53,14 +52,21 @@ def main() -> None:
 
 
 def _compare(console: Console, config: Path, folder: Path, *, seed: int, patients: int) -> None:
+    """Draw the cohort and compare on it, unless that is done."""
     experiment = read_experiment(config)
     evaluation = experiment.evaluation.model_copy(update={"scheme": "cv"})
+    wanted = to_toml(experiment.model_copy(update={"seed": seed, "evaluation": evaluation}))
+    own, cohort = folder / "experiment.toml", folder / "cohorts" / SITE
     folder.mkdir(parents=True, exist_ok=True)
-    own = folder / "experiment.toml"
-    own.write_text(to_toml(experiment.model_copy(update={"seed": seed, "evaluation": evaluation})), encoding="utf-8")
-    if not (folder / "cohorts").exists():
+    if own.exists() and own.read_text(encoding="utf-8") != wanted:
+        raise SystemExit(f"{folder} was made with another configuration; give an empty folder")
+    own.write_text(wanted, encoding="utf-8")
+    if not cohort.exists():
         write_synthetic_cohorts(folder / "cohorts", sites=1, patients=patients, seed=seed)
-    compare_run(console, own, [folder / "cohorts" / SITE], folder / "run", cache=folder / "cache", second_reader=None)
+    if (found := len(pd.read_csv(cohort / ORACLE_FILE))) != patients:
+        raise SystemExit(f"{folder} was made with {found} patients, not {patients}; give an empty folder")
+    if not (folder / "run" / COMPARISON_FILE).is_file():
+        compare_run(console, own, [cohort], folder / "run", cache=folder / "cache", second_reader=None)
 
 
 def _figures(run: Path) -> Iterator[dict[str, object]]:
@@ -83,7 +89,8 @@ def _correlations(folder: Path, *, seed: int, patients: int) -> pd.DataFrame:
         stacked = truth[part].stack()
         predicted[part] = stacked.loc[list(zip(row, predicted["endpoint"], strict=True))].to_numpy()
     by_fold = predicted.groupby(["endpoint", "model", "fold"])[["log_hazard", *PARTS]].corr()["log_hazard"].unstack()
-    return by_fold[list(PARTS)].groupby(["endpoint", "model"]).mean()
+    # A risk that is the same for everyone has no correlation: it tells nothing of the truth.
+    return by_fold[list(PARTS)].fillna(0.0).groupby(["endpoint", "model"]).mean()
 
 
 def _table(endpoint: str, rows: pd.DataFrame) -> Table:

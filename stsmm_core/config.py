@@ -218,7 +218,8 @@ class Training(Section):
     momentum: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.9
     weight_decay: Annotated[float, Field(ge=0, strict=True)] = 1e-4
     clinical_decay_factor: Annotated[float, Field(ge=0, strict=True)] = 1.0
-    """Times weight_decay for the clinical encoder and its head, which learn a few hundred patients by heart first."""
+    """Times weight_decay for the clinical encoder, its head and what stands for its absence: they learn a few hundred
+    patients by heart before the images are learned."""
     schedule: Literal["one_cycle", "constant"] = "one_cycle"
     device: str = "cpu"
 

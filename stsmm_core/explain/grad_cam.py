@@ -32,7 +32,7 @@ Output = Callable[[Tensor], Tensor]
 class Block:
     """A dense block of the image encoder, counted from 1, and where the voxels of its output lie on the tensor's grid.
 
-    The first convolution and the pooling after it (kernels 7 and 3, stride 2, symmetric padding) put output voxel i on
+    The first convolution and the pooling after it (of odd kernels, stride 2, symmetric padding) put output voxel i on
     input voxel 4 i; each transition averages two neighbours, so that voxel i lies between voxels 2 i and 2 i + 1.
     """
 

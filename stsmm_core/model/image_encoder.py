@@ -8,15 +8,16 @@ from torch import nn
 from stsmm_core.config import Model
 
 GROUPS = 8
-"""Channels of both networks are multiples of 8, so that group norm divides them everywhere."""
+"""Channels of all networks are multiples of 8, so that group norm divides them everywhere."""
 
-_DENSENET121: dict[str, Any] = {"init_features": 64, "growth_rate": 32, "block_config": (6, 12, 24, 16)}
-_SMALL: dict[str, Any] = {"init_features": 16, "growth_rate": 8, "block_config": (2, 2, 2), "bn_size": 2}
-_SHAPES: Mapping[str, dict[str, Any]] = {
-    "densenet121": _DENSENET121,
+_SMALL: Mapping[str, Any] = {"init_features": 16, "growth_rate": 8, "block_config": (2, 2, 2), "bn_size": 2}
+_SHAPES: Mapping[str, Mapping[str, Any]] = {
+    "densenet121": {"init_features": 64, "growth_rate": 32, "block_config": (6, 12, 24, 16)},
     "small_densenet": _SMALL,
-    "fine_densenet": _SMALL | {"block_config": (2, 2)},
+    "fine_densenet": {**_SMALL, "block_config": (2, 2)},
 }
+_FIRST_KERNEL = {"fine_densenet": 3}
+"""Voxels, where it is not DenseNet's 7."""
 
 
 def build_image_encoder(config: Model, channels: int) -> nn.Module:
@@ -38,8 +39,9 @@ def build_image_encoder(config: Model, channels: int) -> nn.Module:
         dropout_prob=config.dropout,
         **shape,
     )
-    if config.image_encoder == "fine_densenet":
-        first = nn.Conv3d(channels, shape["init_features"], kernel_size=3, stride=2, padding=1, bias=False)
+    if kernel := _FIRST_KERNEL.get(config.image_encoder):
+        width = shape["init_features"]
+        first = nn.Conv3d(channels, width, kernel_size=kernel, stride=2, padding=kernel // 2, bias=False)
         nn.init.kaiming_normal_(first.weight)  # as MONAI starts the kernel that it replaces
         encoder.features.conv0 = first
     return encoder

@@ -10,6 +10,12 @@ from stsmm_core.report.results import Concordance, Results
 from stsmm_core.report.tables import total_of
 from stsmm_core.training.rounds import LEAST_SELECTING_EVENTS
 
+IMAGE_ENCODERS = {
+    "densenet121": "3D DenseNet-121",
+    "small_densenet": "small 3D DenseNet (three dense blocks)",
+    "fine_densenet": "small 3D DenseNet (two dense blocks, first kernel of 3 voxels)",
+}
+
 RELIABLE_EVENTS = 100
 """Events that an external validation should have at least (Collins, Ogundimu and Altman, Stat Med 2016)."""
 
@@ -153,7 +159,7 @@ def network(experiment: Experiment) -> str:
     model, modalities = experiment.model, experiment.data.modalities
     encoders = []
     if "image" in modalities:
-        kind = "3D DenseNet-121" if model.image_encoder == "densenet121" else "small 3D DenseNet"
+        kind = IMAGE_ENCODERS[model.image_encoder]
         shape = " \u00d7 ".join(str(size) for size in experiment.imaging.shape)
         encoders.append(
             f"The tumour volume, with a margin of {experiment.imaging.margin_mm:g} mm and resized to {shape} voxels, "
@@ -186,7 +192,11 @@ def loss(experiment: Experiment, *, strata: str) -> str:
     schedule = "a one-cycle schedule" if training.schedule == "one_cycle" else "a constant rate"
     factor = training.clinical_decay_factor
     shown = factor != 1 and "clinical" in experiment.data.modalities
-    clinical = f" ({training.weight_decay * factor:g} in the clinical encoder and its head)" if shown else ""
+    clinical = (
+        f" ({training.weight_decay * factor:g} for the clinical encoder, its head and what stands for its absence)"
+        if shown
+        else ""
+    )
     return (
         "The loss is the negative log partial likelihood of the Cox model per event, summed over endpoints and "
         f"{strata}, with {training.ties.capitalize()}'s treatment of ties; risk sets are formed within "

@@ -105,13 +105,27 @@ def test_header_and_methods_tell_what_was_run(federated: Page) -> None:
         assert phrase in federated.text, phrase
 
 
+@pytest.mark.parametrize(
+    ("encoder", "words"),
+    [
+        ("densenet121", "goes through a 3D DenseNet-121."),
+        ("small_densenet", "small 3D DenseNet (three dense blocks)."),
+        ("fine_densenet", "small 3D DenseNet (two dense blocks, first kernel of 3 voxels)."),
+    ],
+)
+def test_image_encoders_are_told_apart(federated_run: Path, encoder: str, words: str) -> None:
+    with (federated_run / "config.toml").open("a", encoding="utf-8") as config:
+        config.write(f"\n[model]\nimage_encoder = '{encoder}'\n")
+    assert words in Page(write_report(federated_run)).text
+
+
 def test_another_decay_of_the_clinical_encoder_is_said(federated: Page, federated_run: Path) -> None:
-    assert "in the clinical encoder and its head" not in federated.text
+    assert "for the clinical encoder, its head" not in federated.text
     config = federated_run / "config.toml"
     decayed = "[training]\nweight_decay = 1e-3\nclinical_decay_factor = 30.0"
     config.write_text(config.read_text(encoding="utf-8").replace("[training]", decayed), encoding="utf-8")
     text = Page(write_report(federated_run)).text
-    assert "weight decay 0.001 (0.03 in the clinical encoder and its head)" in text
+    assert "weight decay 0.001 (0.03 for the clinical encoder, its head and what" in text
 
 
 def test_what_hides_a_modality_and_a_linear_clinical_encoder_are_said(federated: Page, federated_run: Path) -> None:
