@@ -68,7 +68,7 @@ def explain_network(
     Args:
         rows: patients to explain, as a rule those of the test set.
         training_rows: whose mean is the patient that attributions start from.
-        block: layer of the heat maps; the block before the last by default.
+        block: layer of the heat maps; by default as `default_block`.
         method: `grad_cam` or `hires_cam`.
 
     Raises:
@@ -95,7 +95,7 @@ def explain_network(
         sanity: list[Similarity] = []
         clinical: ClinicalAttributions | None = None
         if len(with_image):
-            layer = block or default_block(network)
+            layer = block or default_block(network, experiment.imaging.shape)
             size = experiment.training.batch_size
             imaged = batch(with_image)
             maps = method(network, imaged, endpoint=endpoint, block=layer, batch_size=size)

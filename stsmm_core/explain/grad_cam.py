@@ -2,8 +2,8 @@
 
 Selvaraju et al., ICCV 2017, doi 10.1109/ICCV.2017.74: the features of a layer, weighted by the mean gradient of the
 output, added up, and what is negative set to 0. The paper takes the last convolution, whose map has 2 × 2 × 2 voxels at
-the paper's tensor size; we take the block before the last by default, and say the map's resolution wherever it is
-shown.
+the paper's tensor size; we take the last block whose map is not that coarse, and say the map's resolution wherever it
+is shown.
 
 Averaging the gradient over the volume, and dropping what lowers the risk, can put the heat where the signal is not: a
 network may know a tumour by the absence of what it finds elsewhere. On the synthetic cohort that happens to most
@@ -26,6 +26,9 @@ from stsmm_core.explain.captum_import import import_captum
 from stsmm_core.model.mmnn import ModalityBatch, MultimodalNetwork
 
 Output = Callable[[Tensor], Tensor]
+
+FEWEST_VOXELS = 4
+"""Along each axis of a map that is shown by default; with fewer it tells no part of the tumour from another."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,15 @@ def dense_blocks(network: MultimodalNetwork) -> tuple[Block, ...]:
     return tuple(Block(each) for each in range(1, number + 1))
 
 
-def default_block(network: MultimodalNetwork) -> Block:
-    """The block before the last: 3 in densenet121, 2 in small_densenet, 1 in fine_densenet."""
-    return dense_blocks(network)[-2]
+def default_block(network: MultimodalNetwork, shape: tuple[int, int, int]) -> Block:
+    """The last block whose map has four voxels along each axis, or the first: 3 in densenet121 at 64 × 64 × 64.
+
+    Args:
+        shape: of the tensor, (D, H, W).
+    """
+    blocks = dense_blocks(network)
+    fine_enough = [each for each in blocks if min(shape) >= FEWEST_VOXELS * each.step]
+    return fine_enough[-1] if fine_enough else blocks[0]
 
 
 class MapMethod(Protocol):
