@@ -143,7 +143,7 @@ def _differences(
                 "metric": "harrell_c",
                 "difference": asdict(paired.difference),
                 "p": paired.p,
-                "resampled_t": _resampled_t(study, model, other),
+                "resampled_t": None if paired.difference.value is None else _resampled_t(study, model, other),
             }
         )
     return found

@@ -9,6 +9,8 @@ from stsmm_core.survival.concordance import TIE_TOLERANCE
 from stsmm_core.survival.predictions import Predictions
 
 LEVEL = 0.95
+LEAST_EVENTS = 5
+"""Test patients with an event that a figure needs: with fewer its bootstrap interval is far too narrow."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,13 @@ def estimate(values: NDArray[np.float64], *, n: int, events: int) -> Estimate:
     low, high = np.quantile(usable, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     sd = float(np.std(usable, ddof=1)) if len(usable) > 1 else None
     return Estimate(value, sd, float(low), float(high), n, events)
+
+
+def too_few_events(events: int) -> str | None:
+    """The reason why so few events give no figure; None where they are enough."""
+    if events == 0:
+        return "no event"
+    return f"fewer than {LEAST_EVENTS} events" if events < LEAST_EVENTS else None
 
 
 def no_estimate(reason: str, *, n: int, events: int) -> Estimate:

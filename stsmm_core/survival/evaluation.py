@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 from stsmm_core.cohort.dictionary import DAYS_PER_YEAR
 from stsmm_core.survival import brier, calibration, discrimination
 from stsmm_core.survival.decision_curve import decision_curve
-from stsmm_core.survival.estimates import Estimate, estimate, no_estimate, samples_of
+from stsmm_core.survival.estimates import LEAST_EVENTS, Estimate, estimate, no_estimate, samples_of, too_few_events
 from stsmm_core.survival.predictions import Predictions
 from stsmm_core.survival.roc import smoothed_roc
 
 LEAST_AT_RISK = 5
 """A horizon counts as reached by the follow-up when this many test patients were followed beyond it."""
-LEAST_EVENTS = 5
-"""A horizon with fewer events by then among the test patients has no figure."""
 EVENTS_PER_COVARIATE = 10
 """Events by the horizon that a calibration model needs for each of its covariates (Peduzzi 1995)."""
 SLOPE_EVENTS = EVENTS_PER_COVARIATE
@@ -233,8 +231,7 @@ def _estimate(
     undefined: str = "no comparable pairs",
 ) -> Estimate:
     n, events = _patients(predictions), _events(predictions, until)
-    if reason is None and events == 0:
-        reason = "no event"
+    reason = reason or too_few_events(events)
     if reason is not None:
         return no_estimate(reason, n=n, events=events)
     values = statistic(samples)

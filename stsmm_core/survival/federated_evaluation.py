@@ -23,7 +23,7 @@ from stsmm_core.survival.cross_site_pairs import (
     with_cross_site,
 )
 from stsmm_core.survival.development import DevelopmentSums
-from stsmm_core.survival.estimates import Estimate, estimate, no_estimate
+from stsmm_core.survival.estimates import Estimate, estimate, no_estimate, too_few_events
 from stsmm_core.survival.evaluation import too_little
 from stsmm_core.survival.leaving import survival_at, survival_bounds
 from stsmm_core.survival.site_sums import GROUPS, Development, HorizonSums, SiteTest
@@ -179,8 +179,8 @@ def _case_pairs(
 
 def _pair_figure(pairs: PairSums, *, n: int, events: int, left_out: int) -> Figure:
     values = pairs.share()
-    if not np.isfinite(values[0]):
-        reason = "no event" if events == 0 else "no comparable pairs"
+    reason = too_few_events(events) or (None if np.isfinite(values[0]) else "no comparable pairs")
+    if reason is not None:
         return Figure(no_estimate(reason, n=n, events=events), None, left_out)
     exact = pairs.unseen == 0 and pairs.low == pairs.high
     return Figure(estimate(values, n=n, events=events), None if exact else pairs.bounds(), left_out)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from stsmm_core.survival.estimates import LEVEL, Estimate, estimate, no_estimate, samples_of
+from stsmm_core.survival.estimates import LEVEL, Estimate, estimate, no_estimate, samples_of, too_few_events
 from stsmm_core.survival.predictions import Predictions
 
 Metric = Callable[[Predictions, NDArray[np.float64]], NDArray[np.float64]]
@@ -48,8 +48,9 @@ def paired_difference(
     values = metric(first, samples) - metric(second, samples)
     n = len(np.unique(first.patient))
     events = len(np.unique(first.patient[first.event > 0]))
-    if not np.isfinite(values[0]):
-        return PairedDifference(no_estimate("no comparable pairs", n=n, events=events), None)
+    reason = too_few_events(events) or (None if np.isfinite(values[0]) else "no comparable pairs")
+    if reason is not None:
+        return PairedDifference(no_estimate(reason, n=n, events=events), None)
     difference = estimate(values, n=n, events=events)
     if difference.low is None:
         return PairedDifference(difference, None)

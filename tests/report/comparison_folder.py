@@ -9,6 +9,7 @@ from history_file import VERSIONS, write_history
 from matplotlib.image import imsave
 
 from stsmm_core.run_folder import BLENDED, NETWORKS_FOLDER
+from stsmm_core.survival.estimates import too_few_events
 
 CONFIG = """
 seed = 11
@@ -268,7 +269,7 @@ def comparison(scheme: str = "split") -> dict[str, Any]:
                     "level": level,
                     "n": size,
                     "events": 1 if (variable, level) == ("grade", "low") else size // 3,
-                    "harrell_c": nothing("fewer than 5 events", n=size, events=1)
+                    "harrell_c": nothing(too_few_events(1), n=size, events=1)
                     if (variable, level) == ("grade", "low")
                     else figure(rng, 0.7, 0.07, n=size, events=size // 3),
                 }

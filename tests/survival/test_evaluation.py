@@ -113,12 +113,16 @@ def _with_events(predictions, count):
     return np.sort(np.concatenate([events[:count], np.flatnonzero(predictions.event == 0)]))
 
 
-def test_a_single_event_gives_a_value_without_interval():
+@pytest.mark.parametrize("events", [1, 4, 5])
+def test_a_few_events_give_a_reason_instead_of_a_c_index(events):
     predictions = cohort()
-    first = np.flatnonzero(predictions.event > 0)[:1]
-    figure = figures_of(replace(predictions, event=np.isin(np.arange(200), first).astype(float)))["harrell_c"]
-    assert figure.value is not None
-    assert figure.events == 1
+    first = np.flatnonzero(predictions.event > 0)[:events]
+    figures = figures_of(replace(predictions, event=np.isin(np.arange(200), first).astype(float)))
+    for figure in (figures["harrell_c"], figures["uno_c"]):
+        assert figure.events == events
+        assert (figure.value is None, figure.reason) == (
+            (False, None) if events == 5 else (True, "fewer than 5 events")
+        )
 
 
 def test_patients_all_in_order_have_no_interval():
@@ -146,12 +150,12 @@ def test_a_patient_in_two_repeats_counts_once_and_is_drawn_with_both_rows():
     st.integers(0, 10_000),
     st.sampled_from([1, 2, 5, 30, 80]),
     st.sampled_from([0.0, 1e-4, 1.0, 1e4]),
-    st.sampled_from([1.0, 400.0]),
+    st.sampled_from([1.0, 400.0, 10_000.0]),
     st.sampled_from([0.0, 0.5, 1.0]),
     st.integers(1, 4),
 )
 def test_never_an_exception_and_never_a_figure_that_is_not_a_number(seed, patients, scale, day, happening, strata):
-    """Few patients, no event, ties, constant and enormous risks."""
+    """Few patients, no event, ties up to one time for all, constant and enormous risks."""
     predictions = cohort(seed, patients=patients, strata=strata)
     rng = np.random.default_rng(seed)
     risk = predictions.risk * scale

@@ -84,10 +84,26 @@ def test_other_patients_are_refused():
         paired_difference(good, poor[::-1], metric=harrell_c, multiplicities=draws(120))
 
 
-def test_without_a_pair_there_is_a_reason():
-    good, poor = (replace(each, event=np.zeros(120)) for each in models())
+@pytest.mark.parametrize(
+    ("events", "longest", "reason"),
+    [(0, False, "no event"), (4, False, "fewer than 5 events"), (5, True, "no comparable pairs")],
+)
+def test_without_enough_events_or_a_pair_there_is_a_reason(events, longest, reason):
+    """Events of those who were followed longest leave nobody to compare with, if they are all of one time."""
+    good, poor = models()
+    order = np.argsort(-good.time if longest else good.time)[:events]
+    event = np.isin(np.arange(120), order).astype(float)
+    time = np.where(event > 0, good.time.max(), good.time) if longest else good.time
+    good, poor = (replace(each, time=time, event=event) for each in (good, poor))
     found = paired_difference(good, poor, metric=harrell_c, multiplicities=draws(120))
-    assert (found.difference.value, found.difference.reason, found.p) == (None, "no comparable pairs", None)
+    assert (found.difference.value, found.difference.reason, found.p) == (None, reason, None)
+
+
+def test_five_events_are_enough():
+    good, poor = models()
+    few = np.isin(np.arange(120), np.argsort(good.time)[:5]).astype(float)
+    good, poor = (replace(each, event=few) for each in (good, poor))
+    assert paired_difference(good, poor, metric=harrell_c, multiplicities=draws(120)).difference.value is not None
 
 
 def test_a_patient_in_two_repeats_is_drawn_once():
