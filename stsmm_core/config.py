@@ -156,9 +156,18 @@ class Comparators(Section):
     """Least patients in a leaf of a tree."""
 
 
+class Explain(Section):
+    """The heat maps of a comparison's report."""
+
+    method: Literal["grad_cam", "hires_cam"] = "hires_cam"
+    """HiResCAM finds the planted cause of synthetic tumours, Grad-CAM, the paper's, does not (docs/explain.md)."""
+    block: Count = 1
+    """Dense block of the image encoder whose features are shown; each further block halves the map."""
+
+
 ModelKind = Literal["mmnn", "cox"]
-SMALLEST_IMAGE = {"densenet121": 32, "small_densenet": 16, "fine_densenet": 8}
-"""Voxels along an axis that an image encoder can halve as often as it does: 5, 4 and 3 times."""
+DENSE_BLOCKS = {"densenet121": 4, "small_densenet": 3, "fine_densenet": 2}
+"""Of an image encoder: it halves the image once more than it has blocks."""
 
 
 class Model(Section):
@@ -379,6 +388,7 @@ class Experiment(Section):
     evaluation: Evaluation = Evaluation()
     radiomics: Radiomics = Radiomics()
     comparators: Comparators = Comparators()
+    explain: Explain = Explain()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Experiment":
@@ -399,10 +409,15 @@ class Experiment(Section):
                 f"blending.floor and blending.ceiling must allow {heads} weights to sum to 1: "
                 f"floor at most {1 / heads:.2f}, ceiling at least {1 / heads:.2f}"
             )
-        smallest = SMALLEST_IMAGE[self.model.image_encoder]
+        blocks = DENSE_BLOCKS[self.model.image_encoder]
+        smallest = 2 ** (blocks + 1)
         if "image" in self.data.modalities and min(self.imaging.shape) < smallest:
             raise ValueError(
                 f"imaging.shape must be at least {smallest} voxels along each axis for {self.model.image_encoder}"
+            )
+        if self.explain.block > blocks:
+            raise ValueError(
+                f"explain.block must be at most {blocks}: {self.model.image_encoder} has no more dense blocks"
             )
         if self.model.kind == "cox" and self.data.modalities != ("clinical",):
             raise ValueError("a Cox model takes clinical variables alone; set data.modalities = ['clinical']")

@@ -5,7 +5,7 @@ import json
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,19 @@ NETWORKS_FOLDER = f"{PRIVATE_FOLDER}/networks"
 """In a comparison: a run folder a network, with its predictions by patient."""
 BLENDED = "mmnn_blending"
 """In a comparison: key of the network with gradient blending, which the others are compared with."""
+REFERENCE = "clinical_ridge"
+"""Key of the bar that every other model has to pass: regularised Cox regression on the clinical variables."""
 LOCK_FILE = ".lock"
 
 _PACKAGES = ("stsmm", "torch", "monai", "flwr", "numpy", "scipy", "pandas", "simpleitk")
+_EXTRA_PACKAGES = ("scikit-survival", "pyradiomics-bhklab", "captum")
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of what computes the numbers."""
-    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+    """Versions of what computes the numbers; of the extra `compare` where it is installed."""
+    installed = {each.name for each in distributions()}
+    extra = [name for name in _EXTRA_PACKAGES if name in installed]
+    return {"python": platform.python_version()} | {name: version(name) for name in (*_PACKAGES, *extra)}
 
 
 @contextmanager

@@ -147,6 +147,8 @@ def test_wrong_value_is_named_with_what_would_be_right(text, key, given, wanted)
         ("[imaging]\nshape = [64, 15, 64]\n[model]\nimage_encoder = 'small_densenet'", ("imaging.shape", "16")),
         ("[imaging]\nshape = [7, 8, 8]\n[model]\nimage_encoder = 'fine_densenet'", ("imaging.shape", "8 voxels")),
         ("[imaging]\nshape = [64, 31, 64]", ("imaging.shape", "32", "densenet121")),
+        ("[explain]\nblock = 5", ("explain.block", "at most 4", "densenet121")),
+        ("[model]\nimage_encoder = 'fine_densenet'\n[explain]\nblock = 3", ("explain.block", "at most 2")),
     ],
 )
 def test_settings_that_exclude_each_other_are_explained(text, words):

@@ -25,12 +25,6 @@ from stsmm_core.survival.kaplan_meier import kaplan_meier, median_follow_up
 from stsmm_core.survival.model_differences import differences_by_fold, paired_difference, resampled_t_test
 from stsmm_core.survival.predictions import Predictions
 
-NETWORK_FIGURES: Mapping[str, Mapping[str, tuple[float, float]]] = {
-    BLENDED: {"os": (0.769, 0.126), "dm": (0.699, 0.092)},
-    "densenet": {"os": (0.553, 0.081), "dm": (0.562, 0.068)},
-}
-"""The paper's C-index (SD) of its networks (Table 3)."""
-
 SUBGROUP_VARIABLES = ("sex", "age", "grade", "location", "histology")
 AGE_CUT = 60.0
 """Years: near the median age of soft-tissue sarcoma, as one cut for every cohort."""
@@ -90,26 +84,15 @@ def _draw_tested(study: Study, endpoint: str) -> NDArray[np.float64]:
 
 
 def _model(key: str) -> dict[str, Any]:
-    if key in COMPARATORS:
-        one = COMPARATORS[key]
-        estimator = ESTIMATOR_LABELS[one.estimator]
-        return {
-            "key": key,
-            "label": one.label,
-            "inputs": one.inputs,
-            "estimator": estimator,
-            "paper": one.paper and dict(one.paper),
-            "network": False,
-        }
-    network = next(each for each in NETWORKS if each.key == key)
-    published = NETWORK_FIGURES.get(key)
+    network = next((each for each in NETWORKS if each.key == key), None)
+    one = network or COMPARATORS[key]
     return {
         "key": key,
-        "label": network.label,
-        "inputs": network.inputs,
-        "estimator": "neural network",
-        "paper": published and dict(published),
-        "network": True,
+        "label": one.label,
+        "inputs": one.inputs,
+        "estimator": "neural network" if network else ESTIMATOR_LABELS[COMPARATORS[key].estimator],
+        "paper": one.paper and dict(one.paper),
+        "network": network is not None,
     }
 
 

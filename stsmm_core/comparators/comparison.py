@@ -57,7 +57,11 @@ def compare_run(
     with open_run(out, experiment, inputs):
         centres = load_centres(console, experiment, cohorts, out / NETWORKS_FOLDER, cache=cache)
         study = pool_study(centres)
-        radiomics = _radiomics(console, study, experiment, cohorts, reader, cache=cache)
+        features = _features(console, experiment, cohorts, cache=cache)
+        radiomics = [features] * len(study.folds)
+        if reader is not None:
+            second = _features(console, experiment, [reader], cache=cache)
+            radiomics = agreed_features(study, features, second, experiment.radiomics.min_icc)
         outcomes: dict[str, dict[str, Outcome]] = {}
         models = {
             network.key: train_network(console, network, centres, out / NETWORKS_FOLDER / network.key)
@@ -74,29 +78,17 @@ def compare_run(
             comparison = analyse(study, outcomes, advance=bar.advance)
         with console.status("Explaining the network"):
             comparison["explanations"] = explain_model(study, cohorts, models[BLENDED][0], outcomes[BLENDED], out)
+        comparison["radiomics"] = {
+            "measured": len(features.columns),
+            "used": [len(table.columns) for table in radiomics],
+            "second_reader": reader is not None,
+        }
         comparison["synthetic"] = all((each.root / ORACLE_FILE).exists() for each in cohorts)
         # A run that was interrupted has trained for longer than this start took.
         training_s = sum(model.progress.seconds for trained in models.values() for model in trained)
         comparison["wall_s"] = round(max(time.monotonic() - started, training_s), 1)
         write_text_atomically(out / COMPARISON_FILE, json.dumps(comparison, indent=1, allow_nan=False))
         print_comparison(console, comparison, write_comparison_report(out))
-
-
-def _radiomics(
-    console: Console,
-    study: Study,
-    experiment: Experiment,
-    cohorts: Sequence[Cohort],
-    reader: Cohort | None,
-    *,
-    cache: Path,
-) -> list[pd.DataFrame]:
-    """Features of every patient with images, a table a fold: with a second reader, only what both agree on."""
-    first = _features(console, experiment, cohorts, cache=cache)
-    if reader is None:
-        return [first] * len(study.folds)
-    second = _features(console, experiment, [reader], cache=cache)
-    return agreed_features(study, first, second, experiment.radiomics.min_icc)
 
 
 def _features(console: Console, experiment: Experiment, cohorts: Sequence[Cohort], *, cache: Path) -> pd.DataFrame:

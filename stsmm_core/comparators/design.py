@@ -76,7 +76,10 @@ def fit_design(
     own = replace(encoding, variables=tuple(keys), moments={key: moments[key] for key in keys if key in moments})
     spread = _spread(radiomics, clinical.index[train]) if specification.radiomics else _spread(None, clinical.index)
     if specification.radiomics and spread.empty:
-        raise NothingToLearnFrom("no training patients with radiomics that vary")
+        agreed = radiomics is None or len(radiomics.columns)
+        raise NothingToLearnFrom(
+            "no training patients with radiomics that vary" if agreed else "the two readers agree on no feature"
+        )
     inputs = _all_inputs(own, specification.logged, spread, clinical.iloc[train], radiomics)
     varies = np.ptp(inputs.to_numpy(), axis=0) > 0 if len(inputs) else np.zeros(inputs.shape[1], dtype=bool)
     reference = _reference_columns(own, inputs) if specification.estimator == "cox" else []

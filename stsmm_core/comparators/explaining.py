@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stsmm_core.cohort.cohort import Cohort
 from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, EVENTS, VARIABLES
@@ -18,6 +17,7 @@ from stsmm_core.explain.patient_space import to_patient_space
 from stsmm_core.model.mmnn import build_network, set_weights
 from stsmm_core.run_folder import PRIVATE_FOLDER
 from stsmm_core.seeds import generator
+from stsmm_core.survival.discrimination import column_of
 from stsmm_core.survival.predictions import Predictions
 from stsmm_core.training.train import TrainedModel
 
@@ -59,9 +59,12 @@ def explain_model(
         training_rows=fold.train,
     )
     files = [(cohort, patient) for cohort in cohorts for patient in cohort.patients]
-    which = "the model" if experiment.evaluation.runs == 1 else f"the first of {experiment.evaluation.runs} models"
+    evaluation = experiment.evaluation
+    which = "the model" if evaluation.runs == 1 else f"the first of {evaluation.runs} networks"
+    ensemble = " Risk, right and wrong are those of the ensemble it is in." if evaluation.members > 1 else ""
     return {
-        "scope": f"Explanations: {which}, {len(chosen)} of its {len(fold.test)} test patients, drawn by the seed.",
+        "scope": f"Explanations: {which}, {len(chosen)} of its {len(fold.test)} test patients, drawn by the seed."
+        + ensemble,
         "sanity": {name: [asdict(each) for each in endpoint.sanity] for name, endpoint in explained.endpoints.items()},
         "clinical": {
             name: {VARIABLES[key].label: size for key, size in endpoint.clinical.mean_absolute().items()}
@@ -109,7 +112,7 @@ def _write_cases(
             config=study.experiment.imaging,
         )
         title = describe_case(case, event=EVENTS[endpoint], horizon_years=years)
-        risk = _risk_words(case, tested.absolute_risk, tested.times, years)
+        risk = _risk_words(case, tested, years)
         path = write_case(
             out / PRIVATE_FOLDER / MAPS_FOLDER, placed, name=f"{endpoint}_case_{case.number}", title=title, risk=risk
         )
@@ -124,8 +127,6 @@ def _write_cases(
     return figures
 
 
-def _risk_words(
-    case: Case, absolute_risk: NDArray[np.float64], times: NDArray[np.float64], horizon_years: float
-) -> str:
-    column = int(np.argmin(np.abs(times - horizon_years * DAYS_PER_YEAR)))
-    return f"predicted risk at {horizon_years:g} years {absolute_risk[case.row, column]:.0%}"
+def _risk_words(case: Case, tested: Predictions, horizon_years: float) -> str:
+    column = column_of(tested, horizon_years * DAYS_PER_YEAR)
+    return f"predicted risk at {horizon_years:g} years {tested.absolute_risk[case.row, column]:.0%}"

@@ -38,7 +38,6 @@ def pick_cases(
     time: NDArray[np.float64],
     event: NDArray[np.float64],
     horizon_days: float,
-    of_each: int = 1,
 ) -> list[Case]:
     """The most extreme cases of each kind: high risk with and without the event, low risk without and with it.
 
@@ -55,7 +54,7 @@ def pick_cases(
         beyond = risk > middle if level == "high" else risk < middle
         rows = np.flatnonzero(known & (had_it == with_event) & beyond)
         farthest = rows[np.argsort(-np.abs(risk[rows] - middle), kind="stable")]
-        picked += [(int(row), "high" if level == "high" else "low", with_event) for row in farthest[:of_each]]
+        picked += [(int(row), "high" if level == "high" else "low", with_event) for row in farthest[:1]]
     return [Case(number, *each) for number, each in enumerate(picked, start=1)]
 
 

@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from stsmm_core.cohort.clinical import ClinicalEncoding
 from stsmm_core.cohort.splits import Rows
 from stsmm_core.config import Experiment
 from stsmm_core.explain.clinical import ClinicalAttributions, integrated_gradients
-from stsmm_core.explain.grad_cam import Block, HeatMaps, MapMethod, default_block, grad_cam
+from stsmm_core.explain.grad_cam import MAP_METHODS, Block, HeatMaps
 from stsmm_core.explain.overlay import overlay_figure
 from stsmm_core.explain.patient_space import PatientMap, write_nifti
 from stsmm_core.explain.sanity import Similarity, randomisation_test
@@ -58,8 +56,6 @@ def explain_network(
     *,
     rows: Rows,
     training_rows: Rows,
-    block: Block | None = None,
-    method: MapMethod = grad_cam,
 ) -> Explanations:
     """Heat maps, their sanity check and clinical attributions of the fusion head, an endpoint each.
 
@@ -68,8 +64,6 @@ def explain_network(
     Args:
         rows: patients to explain, as a rule those of the test set.
         training_rows: whose mean is the patient that attributions start from.
-        block: layer of the heat maps; by default as `default_block`.
-        method: `grad_cam` or `hires_cam`.
 
     Raises:
         RunError: when captum is not installed.
@@ -95,12 +89,12 @@ def explain_network(
         sanity: list[Similarity] = []
         clinical: ClinicalAttributions | None = None
         if len(with_image):
-            layer = block or default_block(network, experiment.imaging.shape)
+            method, block = MAP_METHODS[experiment.explain.method], Block(experiment.explain.block)
             size = experiment.training.batch_size
             imaged = batch(with_image)
-            maps = method(network, imaged, endpoint=endpoint, block=layer, batch_size=size)
+            maps = method(network, imaged, endpoint=endpoint, block=block, batch_size=size)
             sanity = randomisation_test(
-                network, imaged, endpoint=endpoint, block=layer, seed=experiment.seed, batch_size=size, method=method
+                network, imaged, endpoint=endpoint, block=block, seed=experiment.seed, batch_size=size, method=method
             )
         if len(with_clinical) and len(known):
             clinical = integrated_gradients(
@@ -130,9 +124,3 @@ def write_case(folder: Path, patient: PatientMap, *, name: str, title: str, risk
     figure = overlay_figure(patient, title=title, risk=risk)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", metadata={"Software": None}))
     return path
-
-
-def energy_share(heat: NDArray[np.float32], region: NDArray[np.bool_]) -> float | None:
-    """The share of a map that falls in a region; None for an empty map. The region's share of the volume is chance."""
-    total = float(heat.sum())
-    return float(heat[region].sum()) / total if total > 0 else None

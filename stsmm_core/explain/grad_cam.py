@@ -2,7 +2,7 @@
 
 Selvaraju et al., ICCV 2017, doi 10.1109/ICCV.2017.74: the features of a layer, weighted by the mean gradient of the
 output, added up, and what is negative set to 0. The paper takes the last convolution, whose map has 2 × 2 × 2 voxels at
-the paper's tensor size; we take the last block whose map is not that coarse, and say the map's resolution wherever it
+the paper's tensor size; the block is the experiment's (`explain.block`), and the map's resolution is said wherever it
 is shown.
 
 Averaging the gradient over the volume, and dropping what lowers the risk, can put the heat where the signal is not: a
@@ -26,9 +26,6 @@ from stsmm_core.explain.captum_import import import_captum
 from stsmm_core.model.mmnn import ModalityBatch, MultimodalNetwork
 
 Output = Callable[[Tensor], Tensor]
-
-FEWEST_VOXELS = 4
-"""Along each axis of a map that is shown by default; with fewer it tells no part of the tumour from another."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +74,6 @@ class HeatMaps:
         places = np.meshgrid(*along, indexing="ij")
         return ndimage.map_coordinates(self.native[patient], places, order=1, mode="nearest")
 
-    @property
-    def empty(self) -> NDArray[np.bool_]:
-        """Patients whose map is 0 everywhere, shape (patients,)."""
-        return np.asarray(~self.native.any(axis=(1, 2, 3)))
-
 
 def dense_blocks(network: MultimodalNetwork) -> tuple[Block, ...]:
     """The blocks of the image encoder: 4 in densenet121, 3 in small_densenet, 2 in fine_densenet.
@@ -94,17 +86,6 @@ def dense_blocks(network: MultimodalNetwork) -> tuple[Block, ...]:
     names = dict(network.encoders["image"].named_modules())
     number = sum(Block(candidate).name in names for candidate in range(1, 10))
     return tuple(Block(each) for each in range(1, number + 1))
-
-
-def default_block(network: MultimodalNetwork, shape: tuple[int, int, int]) -> Block:
-    """The last block whose map has four voxels along each axis, or the first: 3 in densenet121 at 64 × 64 × 64.
-
-    Args:
-        shape: of the tensor, (D, H, W).
-    """
-    blocks = dense_blocks(network)
-    fine_enough = [each for each in blocks if min(shape) >= FEWEST_VOXELS * each.step]
-    return fine_enough[-1] if fine_enough else blocks[0]
 
 
 class MapMethod(Protocol):
@@ -164,6 +145,10 @@ def hires_cam(
         return attr.LayerGradientXActivation(log_hazard, layer).attribute(images).sum(dim=1).abs()
 
     return _batched(explain, network, batch, (head, endpoint), block, batch_size)
+
+
+MAP_METHODS: Mapping[str, MapMethod] = {"grad_cam": grad_cam, "hires_cam": hires_cam}
+"""By their name in `explain.method`."""
 
 
 def _batched(

@@ -9,8 +9,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from stsmm_core.cohort.dictionary import DAYS_PER_YEAR
+from stsmm_core.config import Experiment
 from stsmm_core.files import write_text_atomically
 from stsmm_core.prediction.patients import PatientPrediction
+from stsmm_core.report.prose import tested_and_used
 
 PAGE_FILE = "predictions.html"
 CURVE_COLOUR = "#0b4f7d"
@@ -21,15 +23,23 @@ def write_page(
     out: Path,
     predictions: Sequence[PatientPrediction],
     endpoints: Sequence[str],
-    horizons_years: Sequence[float],
+    experiment: Experiment,
     *,
     trained_on: bool,
 ) -> Path:
-    """Write predictions.html, which names patients and stays at the centre; returns its path."""
+    """Write predictions.html, which names patients and stays at the centre; returns its path.
+
+    Args:
+        experiment: of the run that predicts.
+        trained_on: whether that run was made from patients of the same site.
+    """
     loader = PackageLoader("stsmm_core.prediction", ".")
     template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("predictions.html")
-    patients = [(one, _data_uri(curve_figure(one, endpoints, horizons_years))) for one in predictions]
-    write_text_atomically(out / PAGE_FILE, template.render(patients=patients, trained_on=trained_on))
+    patients = [
+        (one, _data_uri(curve_figure(one, endpoints, experiment.evaluation.horizons_years))) for one in predictions
+    ]
+    page = template.render(patients=patients, trained_on=trained_on, tested_and_used=tested_and_used(experiment))
+    write_text_atomically(out / PAGE_FILE, page)
     return out / PAGE_FILE
 
 

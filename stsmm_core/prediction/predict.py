@@ -57,7 +57,7 @@ def predict_run(
         write_text_atomically(out / PREDICTIONS_FILE, table.to_csv(index=False, lineterminator="\n"))
         curves = curve_table(predictions, endpoints)
         write_text_atomically(out / CURVES_FILE, curves.to_csv(index=False, lineterminator="\n"))
-        page = write_page(out, predictions, endpoints, horizons, trained_on=known)
+        page = write_page(out, predictions, endpoints, model.experiment, trained_on=known)
         _print(console, predictions, endpoints, horizons, known)
         console.print(f"Wrote {out / PREDICTIONS_FILE}, {out / CURVES_FILE} and {page}", soft_wrap=True)
 

@@ -81,12 +81,15 @@ def loss_figure(results: Results) -> Figure:
         return figure
 
 
-def weights_figure(history: pd.DataFrame, heads: Sequence[str], first_updates: Sequence[int | None]) -> Figure:
+def weights_figure(
+    history: pd.DataFrame, heads: Sequence[str], first_updates: Sequence[int | None], *, unit: str
+) -> Figure:
     """Share of each head in the loss by round, stacked to 1, one panel a fold; triangles mark the checkpoints.
 
     Args:
         history: as in `Results`.
         first_updates: a fold each, the round of the first change of the weights, None where they never changed.
+        unit: what a panel is of, fold or network.
     """
     folds = len(first_updates)
     columns = min(folds, _MOST_COLUMNS)
@@ -100,7 +103,7 @@ def weights_figure(history: pd.DataFrame, heads: Sequence[str], first_updates: S
                 continue
             _draw_weights(axes, history, heads, fold, first_updates[fold])
             if folds > 1:
-                axes.set_title(f"fold {fold}", pad=9)
+                axes.set_title(f"{unit} {fold}", pad=9)
         for axes in panels[:, 0]:
             axes.set_ylabel("blending weight")
         for axes in panels.flat[folds - columns : folds]:

@@ -109,6 +109,25 @@ def _unknown_everywhere(results: Results, variable: str) -> bool:
     return bool(numbers) and all(number == 0 for number in numbers)
 
 
+def tested_and_used(experiment: Experiment) -> str:
+    """Whether what was tested is what `stsmm predict` uses."""
+    evaluation = experiment.evaluation
+    ensemble = f"ensembles of {evaluation.members} networks" if evaluation.members > 1 else "single networks"
+    if evaluation.scheme == "cv":
+        return (
+            f"The C-index, IPA and calibration of the report are of {ensemble}, one a fold; for a new patient stsmm "
+            "predict averages the networks of all folds, an ensemble that was not itself tested."
+        )
+    if evaluation.members > 1:
+        return f"Tested is the mean log hazard of {evaluation.members} networks; stsmm predict averages their curves."
+    return "No ensemble: the network that was tested is the one that stsmm predict uses."
+
+
+def trained_unit(experiment: Experiment) -> str:
+    """What a number in the column `fold` of history.csv counts: folds, or the networks of an ensemble, fold by fold."""
+    return "network" if experiment.evaluation.members > 1 else "fold"
+
+
 def _idle_training(results: Results) -> list[str]:
     """Where training did not lower the validation loss; a model without rounds of training has no history."""
     if results.history.empty:
@@ -118,7 +137,7 @@ def _idle_training(results: Results) -> list[str]:
     idle = sum(loss[number] >= loss[0] for loss, number in zip(losses, selected, strict=True))
     if not idle:
         return []
-    which = "" if results.folds == 1 else f" in {idle} of {results.folds} folds"
+    which = "" if results.folds == 1 else f" in {idle} of {results.folds} {trained_unit(results.experiment)}s"
     scope = " over all sites" if _some_without_images(results) else ""
     return [
         f"The network that was kept has no lower validation loss{scope} than the untrained one{which}: "

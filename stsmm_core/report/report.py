@@ -49,6 +49,7 @@ def render(results: Results) -> str:
     sites = results.metrics.cohorts
     rows, images = tables.cohort_table(sites), tables.image_table(sites)
     results_table = tables.results_table(results)
+    unit = prose.trained_unit(results.experiment)
     return template("report.html").render(
         results=results,
         endpoint_names=ENDPOINTS,
@@ -74,7 +75,10 @@ def render(results: Results) -> str:
         forest=data_uri(figures.forest_figure(results)),
         survival=_survival(results),
         losses=data_uri(figures.loss_figure(results)),
-        weights=data_uri(figures.weights_figure(results.history, results.heads, results.metrics.first_blending_rounds)),
+        weights=data_uri(
+            figures.weights_figure(results.history, results.heads, results.metrics.first_blending_rounds, unit=unit)
+        ),
+        unit=unit,
         config=to_toml(results.experiment.with_pretrained(Path(results.experiment.model.pretrained).name)),
         versions=results.versions,
     )

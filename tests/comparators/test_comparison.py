@@ -73,7 +73,8 @@ def compared(tmp_path_factory):
     write_synthetic_cohorts(root / "cohorts", sites=2, patients=48, seed=2)
     (root / "config.toml").write_text(CONFIG)
     output = run(
-        "compare", root / "config.toml", "--cohort", root / "cohorts", "--out", root / "run", "--cache", root / "cache"
+        *("compare", root / "config.toml", "--cohort", root / "cohorts", "--out", root / "run"),
+        *("--cache", root / "cache", "--second-reader", root / "cohorts" / "site_1"),
     )
     (root / "output.txt").write_text(output)
     return root
@@ -95,6 +96,16 @@ def test_every_model_is_tested_on_the_same_patients(comparison):
         )
         against = [each["against"] for each in comparison["differences"][endpoint]]
         assert against == [key for key in comparison["results"] if key != BLENDED]
+
+
+@pytest.mark.slow
+def test_what_became_of_the_features_is_on_record(compared, comparison):
+    """The second reader drew the same outlines: every feature that varies is kept, and the page says so."""
+    measured, used = comparison["radiomics"]["measured"], comparison["radiomics"]["used"]
+    assert comparison["radiomics"]["second_reader"]
+    assert len(used) == 2
+    assert all(150 < each <= measured for each in used)
+    assert f"of {measured} were used" in (compared / "run" / "report.html").read_text()
 
 
 @pytest.mark.slow
@@ -126,6 +137,7 @@ def test_the_same_command_gives_the_same_numbers(compared, comparison):
     run(
         *("compare", compared / "config.toml", "--cohort", compared / "cohorts"),
         *("--out", compared / "again", "--cache", compared / "cache"),
+        *("--second-reader", compared / "cohorts" / "site_1"),
     )
     again = json.loads((compared / "again" / "comparison.json").read_text())
     assert {**again, "wall_s": None} == {**comparison, "wall_s": None}

@@ -147,6 +147,17 @@ def test_no_radiomics_to_learn_from(key, radiomics):
         fit_design(COMPARATORS[key], PATIENTS.clinical, PATIENTS.encoding(TRAIN), radiomics, train=TRAIN)
 
 
+def test_readers_who_agree_on_nothing():
+    with pytest.raises(NothingToLearnFrom, match="the two readers agree on no feature"):
+        fit_design(
+            COMPARATORS["radiomics_rsf"],
+            PATIENTS.clinical,
+            PATIENTS.encoding(TRAIN),
+            PATIENTS.radiomics[[]],
+            train=TRAIN,
+        )
+
+
 def test_a_variable_that_nobody_knows():
     clinical = PATIENTS.clinical.assign(volume_cm3=np.nan, depth=np.nan)
     unknown = type(PATIENTS)(clinical, PATIENTS.radiomics, PATIENTS.time, PATIENTS.event)

@@ -4,10 +4,12 @@ import sys
 import pytest
 
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
-from stsmm_core.comparators.networks import check_comparable
+from stsmm_core.comparators.networks import NETWORKS, check_comparable
 from stsmm_core.comparators.specification import COMPARATORS, ESTIMATOR_LABELS
 from stsmm_core.config import parse_experiment
 from stsmm_core.errors import RunError
+from stsmm_core.report.comparison.panels import SHOWN
+from stsmm_core.run_folder import REFERENCE
 
 
 def test_the_table_is_sound():
@@ -28,6 +30,7 @@ def test_the_table_is_sound():
         assert set(each.variables or ()) <= set(VARIABLES)
         assert set(each.logged) <= set(each.variables or ())
         assert set(each.paper or ()) <= set(ENDPOINTS)
+    assert {REFERENCE, *SHOWN} <= {network.key for network in NETWORKS} | set(COMPARATORS)
 
 
 def test_refitted_models_say_so():

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from stsmm_core.config import Model
+from stsmm_core.config import DENSE_BLOCKS, Model
 from stsmm_core.errors import RunError
-from stsmm_core.explain.grad_cam import Block, HeatMaps, default_block, dense_blocks, grad_cam, hires_cam
+from stsmm_core.explain.grad_cam import Block, HeatMaps, dense_blocks, grad_cam, hires_cam
 from stsmm_core.model.image_encoder import build_image_encoder
 from stsmm_core.model.mmnn import ModalityBatch, MultimodalNetwork
 
@@ -55,42 +55,16 @@ def test_a_patient_without_an_image_is_not_explained(network, batch):
         grad_cam(network, batch, endpoint=0, block=Block(1))
 
 
-@pytest.mark.parametrize(("name", "number"), [("densenet121", 4), ("small_densenet", 3), ("fine_densenet", 2)])
+@pytest.mark.parametrize(("name", "number"), DENSE_BLOCKS.items())
 def test_blocks_of_an_encoder(name, number):
     network = MultimodalNetwork({"image": build_image_encoder(Model(image_encoder=name), 2)}, features=12, endpoints=1)
     assert dense_blocks(network) == tuple(Block(each) for each in range(1, number + 1))
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "number"),
-    [
-        ("densenet121", (64, 64, 64), 3),
-        ("densenet121", (64, 64, 32), 2),
-        ("densenet121", (96, 96, 96), 3),
-        ("densenet121", (128, 128, 128), 4),
-        ("small_densenet", (32, 32, 32), 2),
-        ("fine_densenet", (32, 32, 32), 2),
-        ("fine_densenet", (8, 8, 8), 1),
-    ],
-)
-def test_the_map_shown_by_default_is_the_last_with_four_voxels_along_each_axis(name, shape, number):
-    encoder = build_image_encoder(Model(image_encoder=name), 1).eval()
-    network = MultimodalNetwork({"image": encoder}, features=12, endpoints=1)
-    assert default_block(network, shape) == Block(number)
-    sides = {}
-    for block in dense_blocks(network):
-        encoder.get_submodule(block.name).register_forward_hook(
-            lambda _module, _inputs, output, block=block: sides.update({block.number: min(output.shape[2:])})
-        )
-    with torch.no_grad():
-        encoder(torch.zeros(1, 1, *shape))
-    assert number == max((block for block, side in sides.items() if side >= 4), default=1)
-
-
 def test_a_network_without_image_encoder_has_no_blocks():
     network = MultimodalNetwork({"clinical": nn.Linear(3, 12)}, features=12, endpoints=1)
     with pytest.raises(RunError, match="no image encoder"):
-        default_block(network, (64, 64, 64))
+        dense_blocks(network)
 
 
 @pytest.mark.parametrize(

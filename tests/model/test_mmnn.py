@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from stsmm_core.config import SMALLEST_IMAGE, Data, Experiment, Imaging, Model
+from stsmm_core.config import DENSE_BLOCKS, Data, Experiment, Imaging, Model
 from stsmm_core.errors import RunError
 from stsmm_core.model.clinical_encoder import build_clinical_encoder
 from stsmm_core.model.image_encoder import build_image_encoder
@@ -348,7 +348,7 @@ def test_every_weight_takes_part():
     ("name", "kernel", "side"), [("densenet121", 7, 32), ("small_densenet", 7, 16), ("fine_densenet", 3, 8)]
 )
 def test_image_encoders_take_the_smallest_volume_that_their_configuration_allows(name, kernel, side):
-    assert SMALLEST_IMAGE[name] == side
+    assert 2 ** (DENSE_BLOCKS[name] + 1) == side
     encoder = build_image_encoder(Model(image_encoder=name, features=12), CHANNELS).eval()
     assert encoder.features.conv0.kernel_size == (kernel,) * 3
     features = encoder(torch.randn(2, CHANNELS, side, side, side))

@@ -83,6 +83,7 @@ def test_every_patient_gets_a_risk_that_grows_with_time(trained, tmp_path):
     assert (wide[3.0] >= wide[1.0]).all()
     page = (tmp_path / "out" / "predictions.html").read_text()
     assert "Not for clinical decisions" in page
+    assert "No ensemble: the network that was tested is the one" in page
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from parsed_page import Page
 from stsmm_core.errors import RunError
 from stsmm_core.report.comparison.comparison_report import write_comparison_report
 from stsmm_core.report.comparison.panels import decision_panels
+from stsmm_core.report.comparison.prose import HEAT_MAP_TRUST
 from stsmm_core.report.comparison.reading import read_comparison
 
 LABELS = {key: label for key, label, *_ in MODELS}
@@ -458,6 +459,28 @@ def test_what_was_tested_and_what_predicts_are_told_apart(comparison_run: Path, 
     assert said in (comparison_cv_run / "model_card.md").read_text()
     assert said in (comparison_cv_run / "tables" / "checklist_claim.csv").read_text()
     assert said not in (comparison_run / "model_card.md").read_text()
+
+
+def test_networks_of_an_ensemble_are_not_called_folds(tmp_path: Path) -> None:
+    folder = write_comparison(tmp_path / "run", {**comparison(), "curves": {}})
+    config = folder / "config.toml"
+    config.write_text(config.read_text().replace("[evaluation]", "[evaluation]\nmembers = 4"))
+    page = Page(write_comparison_report(folder))
+    assert "one panel a network" in page.text
+    assert "one panel a fold" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("method", "words"), [("grad_cam", "3D Grad-CAM at"), ("hires_cam", "3D HiResCAM, up or down")]
+)
+def test_the_heat_maps_method_and_block_are_said(tmp_path: Path, method: str, words: str) -> None:
+    folder = write_comparison(tmp_path / "run", {**comparison(), "curves": {}})
+    config = folder / "config.toml"
+    config.write_text(config.read_text() + f'\n[explain]\nmethod = "{method}"\nblock = 3\n')
+    page = Page(write_comparison_report(folder))
+    assert words in page.text
+    assert "dense block 3 of 4" in page.text
+    assert HEAT_MAP_TRUST[method] in page.text
 
 
 def test_limits_name_the_immortal_time_of_radiotherapy_where_it_is_used(comparison_run: Path, tmp_path: Path) -> None:

@@ -109,7 +109,9 @@ def render(content: Content) -> str:
         endpoints=comparison.endpoints,
         endpoint_names=ENDPOINTS,
         uris=uris,
-        several_folds=comparison.history is not None and comparison.history["fold"].nunique() > 1,
+        unit=run_prose.trained_unit(experiment) if experiment.evaluation.runs > 1 else None,
+        heat_maps=prose.heat_maps(experiment),
+        heat_map_trust=prose.HEAT_MAP_TRUST[experiment.explain.method],
         config=to_toml(experiment.with_pretrained(Path(experiment.model.pretrained).name)),
         versions=comparison.versions,
     )
@@ -122,8 +124,8 @@ def _with_rows(table: Table) -> tuple[Table, ...]:
 def _weights(comparison: Comparison) -> tuple[Panel, ...]:
     if comparison.history is None:
         return ()
-    heads = comparison.experiment.heads
-    figure = weights_figure(comparison.history, heads, first_updates(comparison.history))
+    heads, unit = comparison.experiment.heads, run_prose.trained_unit(comparison.experiment)
+    figure = weights_figure(comparison.history, heads, first_updates(comparison.history), unit=unit)
     return (Panel("blending_weights", "Blending weight of each head by round, stacked to 1", figure),)
 
 

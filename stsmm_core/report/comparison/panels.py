@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stsmm_core.cohort.dictionary import ENDPOINTS
-from stsmm_core.report.comparison.reading import REFERENCE, Comparison
+from stsmm_core.report.comparison.reading import Comparison
 from stsmm_core.report.comparison.record import Curves
 from stsmm_core.report.drawing import GREY, INK, PALETTE, figure_style
-from stsmm_core.run_folder import BLENDED
+from stsmm_core.run_folder import BLENDED, REFERENCE
 
 SIZE = (4.2, 3.5)
 """Inches of a panel; its lettering stays legible on a phone."""

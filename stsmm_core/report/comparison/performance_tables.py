@@ -1,7 +1,7 @@
 """How well the models predict: Tables 3 to 7 and the checks of the heat maps."""
 
 from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, ENDPOINTS, VARIABLES
-from stsmm_core.report.comparison.reading import REFERENCE, Comparison
+from stsmm_core.report.comparison.reading import Comparison
 from stsmm_core.report.comparison.record import Estimate, Model, ResampledT, Similarity
 from stsmm_core.report.comparison.table import (
     NONE,
@@ -18,6 +18,7 @@ from stsmm_core.report.comparison.table import (
     words,
 )
 from stsmm_core.report.tables import level_words
+from stsmm_core.run_folder import REFERENCE
 
 DISCRIMINATION_COLUMNS = (
     "Model",

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, ENDPOINTS, VARIABLES
-from stsmm_core.config import Experiment, Imaging
+from stsmm_core.config import DENSE_BLOCKS, Experiment, Imaging
 from stsmm_core.report import prose
-from stsmm_core.report.comparison.reading import REFERENCE, Comparison
+from stsmm_core.report.comparison.reading import Comparison
 from stsmm_core.report.comparison.record import Estimate, Model
+from stsmm_core.run_folder import REFERENCE
 
 NOT_REACHED = "not reached"
 
@@ -17,6 +18,13 @@ STEP_WORDS = {
     "resampling": "resampling of all channels and the mask to one grid",
     "zscore": "z-score within the tumour region",
     "masking": "masking",
+}
+
+
+HEAT_MAP_TRUST = {
+    "grad_cam": "On synthetic tumours whose dangerous part is known, Grad-CAM did not find it reliably.",
+    "hires_cam": "On synthetic tumours whose dangerous part is known, such maps fall on it; but those of a network "
+    "with random weights do so nearly as much, for the tumour is what stands out in the image.",
 }
 
 
@@ -63,7 +71,17 @@ def honest_sentences(comparison: Comparison) -> tuple[str, ...]:
 def methods(comparison: Comparison) -> tuple[str, ...]:
     """Paragraphs for a methods section, true of this comparison."""
     known = facts(comparison)
-    paragraphs = ("network", "imaging", "initial", "fitting", "blending", "models", "evaluation")
+    paragraphs = (
+        "network",
+        "imaging",
+        "initial",
+        "fitting",
+        "blending",
+        "models",
+        "radiomics",
+        "agreement",
+        "evaluation",
+    )
     return tuple(text for text in (known[name] for name in paragraphs) if text)
 
 
@@ -74,7 +92,6 @@ def facts(comparison: Comparison) -> dict[str, str | None]:
     variables = [VARIABLES[key].label for key in experiment.data.variables]
     subgroups = {subgroup.variable for rows in record.subgroups.values() for subgroup in rows}
     with_differences = any(record.differences.get(endpoint) for endpoint in comparison.endpoints)
-    radiomics = [model.label for model in record.models if "radiomics" in f"{model.key} {model.inputs}".lower()]
     inputs = f"{join(record.channels)} images and clinical variables" if images else "clinical variables"
     return {
         "title": title(comparison),
@@ -94,7 +111,7 @@ def facts(comparison: Comparison) -> dict[str, str | None]:
         "fitting": prose.centralised_fitting(experiment),
         "blending": prose.blending(experiment),
         "initial": _initial(experiment, images=images),
-        "networks": _networks(experiment),
+        "networks": prose.tested_and_used(experiment),
         "models": _models(comparison),
         "evaluation": evaluation(comparison),
         "uncertainty": "SD and 95 % intervals: "
@@ -110,12 +127,15 @@ def facts(comparison: Comparison) -> dict[str, str | None]:
         "sites": f"Sites: {', '.join(record.sites)}. Table 1 and Table 7 show them apart."
         if len(record.sites) > 1
         else None,
-        "heat_maps": "3D Grad-CAM heat maps of right and wrong cases are in Fig. 3." if comparison.pictures else None,
+        "heat_maps": f"{heat_maps(experiment)} of right and wrong cases are in Fig. 3."
+        if comparison.pictures
+        else None,
         "sanity": "Sanity checks of the heat maps are in Table 9." if comparison.explanations.sanity else None,
         "attributions": "Attributions of the clinical variables are in Fig. 5."
         if comparison.explanations.clinical
         else None,
-        "radiomics": f"Radiomics models: {', '.join(radiomics)}." if radiomics else None,
+        "radiomics": _radiomics(comparison),
+        "agreement": _agreement(comparison),
         "software": "Software: "
         + ", ".join(f"{name} {version}" for name, version in comparison.versions.items())
         + ".",
@@ -234,18 +254,11 @@ def _initial(experiment: Experiment, *, images: bool) -> str:
     return f"Initial weights are random, {seed}"
 
 
-def _networks(experiment: Experiment) -> str:
-    """Whether what was tested is what `stsmm predict` uses."""
-    evaluation = experiment.evaluation
-    ensemble = f"ensembles of {evaluation.members} networks" if evaluation.members > 1 else "single networks"
-    if evaluation.scheme == "cv":
-        return (
-            f"The C-index, IPA and calibration given here are of {ensemble}, one a fold; for a new patient stsmm "
-            "predict averages the networks of all folds, an ensemble that was not itself tested."
-        )
-    if evaluation.members > 1:
-        return f"Tested is the mean log hazard of {evaluation.members} networks; stsmm predict averages their curves."
-    return "No ensemble of networks."
+def heat_maps(experiment: Experiment) -> str:
+    """What the heat maps are and of which layer."""
+    method = "3D Grad-CAM" if experiment.explain.method == "grad_cam" else "3D HiResCAM, up or down,"
+    blocks = DENSE_BLOCKS[experiment.model.image_encoder]
+    return f"Heat maps ({method} at dense block {experiment.explain.block} of {blocks})"
 
 
 def _missing(comparison: Comparison) -> str:
@@ -283,6 +296,32 @@ def _models(comparison: Comparison) -> str:
     return (
         f"Models compared: {listed}. Cox models not named ridge or elastic net have a slight fixed ridge (penalty "
         f"{penalty:g}), which keeps a coefficient finite where a level of a few patients has no event."
+    )
+
+
+def _radiomics(comparison: Comparison) -> str | None:
+    """The models that see radiomics and how their features were measured; None without such a model."""
+    models = [model.label for model in comparison.record.models if "radiomics" in f"{model.key} {model.inputs}".lower()]
+    if not models:
+        return None
+    settings = comparison.experiment.radiomics
+    return (
+        f"Radiomics models: {', '.join(models)}. Features of shape, first order and texture (GLCM, GLRLM, GLSZM, GLDM, "
+        f"NGTDM at a distance of {settings.distance}) of each channel by pyradiomics, without a filter, at "
+        f"{settings.spacing_mm:g} mm with {settings.interpolation} interpolation and {settings.bin_count} grey levels."
+    )
+
+
+def _agreement(comparison: Comparison) -> str | None:
+    """What became of the features on which two readers do not agree; None without a second reader."""
+    features = comparison.record.radiomics
+    if features is None or not features.second_reader:
+        return None
+    fewest, most = min(features.used), max(features.used)
+    used = f"{fewest}" if fewest == most else f"{fewest} to {most} a fold"
+    return (
+        f"Features with an ICC(A,1) below {comparison.experiment.radiomics.min_icc:g} between two readers' outlines of "
+        f"development patients were left out: {used} of {features.measured} were used."
     )
 
 

@@ -21,9 +21,6 @@ from stsmm_core.run_folder import (
     VERSIONS_FILE,
 )
 
-REFERENCE = "clinical_ridge"
-"""Key of the bar that every other model has to pass: regularised Cox regression on the clinical variables."""
-
 _PICTURE_FOLDERS = ("figures", "private")
 _PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -231,6 +231,17 @@ class Similarity(Record):
     patients: Count
 
 
+class RadiomicsRecord(Record):
+    """How many features there were, and how many the models of each test fold could use.
+
+    `second_reader` says whether those on which two readers do not agree were left out.
+    """
+
+    measured: Count
+    used: tuple[Count, ...] = Field(min_length=1)
+    second_reader: bool
+
+
 class Explanations(Record):
     """What the model looked at: sanity checks by endpoint, attributions by endpoint and column, heat maps.
 
@@ -268,6 +279,7 @@ class ComparisonRecord(Record):
     curves: dict[str, dict[str, dict[str, Curves]]] = Field(default_factory=dict)
     cumulative_incidence: CumulativeIncidence | None = None
     subgroups: dict[str, tuple[Subgroup, ...]] = Field(default_factory=dict)
+    radiomics: RadiomicsRecord | None = None
     explanations: Explanations | None = None
 
     @model_validator(mode="after")
