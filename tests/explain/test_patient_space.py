@@ -163,7 +163,7 @@ def test_all_explanations_of_a_network(network, experiment, data, encoding):
     assert found.with_clinical.tolist() == [1, 2, 3]
     assert list(found.endpoints) == ["os", "dm"]
     for explained in found.endpoints.values():
-        assert explained.maps.native.shape == (3, 4, 4, 4)
+        assert explained.maps.native.shape == (3, 8, 8, 8)
         assert explained.clinical.values.shape == (3, 3)
         assert len(explained.sanity) == 6
     assert len(pick_cases(np.zeros(0), time=np.zeros(0), event=np.zeros(0), horizon_days=1)) == 0

@@ -476,10 +476,10 @@ def test_networks_of_an_ensemble_are_not_called_folds(tmp_path: Path) -> None:
 def test_the_heat_maps_method_and_block_are_said(tmp_path: Path, method: str, words: str) -> None:
     folder = write_comparison(tmp_path / "run", {**comparison(), "curves": {}})
     config = folder / "config.toml"
-    config.write_text(config.read_text() + f'\n[explain]\nmethod = "{method}"\nblock = 3\n')
+    config.write_text(config.read_text() + f'\n[explain]\nmethod = "{method}"\nblock = 2\n')
     page = Page(write_comparison_report(folder))
     assert words in page.text
-    assert "dense block 3 of 4" in page.text
+    assert "dense block 2 of 3" in page.text
     assert HEAT_MAP_TRUST[method] in page.text
 
 

@@ -21,7 +21,7 @@ def lines(axes: Axes, marker: str) -> list[np.ndarray]:
 
 def draw_weights(run: Path) -> Figure:
     results = read_results(run)
-    return weights_figure(results.history, results.heads, results.metrics.first_blending_rounds)
+    return weights_figure(results.history, results.heads, results.metrics.first_blending_rounds, unit="fold")
 
 
 def history_of(run: Path, head: str, fold: int = 0) -> pd.DataFrame:
