@@ -21,7 +21,7 @@ from stsmm_core.survival.discrimination import harrell_c, uno_tau
 from stsmm_core.survival.estimates import draw_patients, no_estimate, samples_of
 from stsmm_core.survival.evaluation import curves, evaluate
 from stsmm_core.survival.evaluation import harrell_c as estimate_harrell_c
-from stsmm_core.survival.kaplan_meier import kaplan_meier, median_follow_up
+from stsmm_core.survival.kaplan_meier import kaplan_meier
 from stsmm_core.survival.model_differences import differences_by_fold, paired_difference, resampled_t_test
 from stsmm_core.survival.predictions import Predictions
 
@@ -61,7 +61,7 @@ def analyse(
         "horizons_years": list(evaluation.horizons_years),
         "flow": description.flow(study),
         "missing": description.missing(study),
-        "follow_up_days": {name: _follow_up(study, column) for column, name in enumerate(study.endpoints)},
+        "follow_up_days": description.follow_up(study),
         "taus": {name: uno_tau(one) for name, one in models.items()},
         "cohort_by": description.cohort_columns(study),
         "models": [_model(key) for key in outcomes],
@@ -177,25 +177,17 @@ def _levels(study: Study) -> list[tuple[str, str, NDArray[np.bool_]]]:
     return groups
 
 
-def _follow_up(study: Study, column: int) -> dict[str, float | None]:
-    outcomes = study.data.outcomes
-    known = np.isfinite(outcomes.time[:, column])
-    return asdict(median_follow_up(time=outcomes.time[known, column], event=outcomes.event[known, column]))
-
-
 def _cumulative_incidence(study: Study) -> dict[str, list[float]] | None:
     """Distant metastasis with death as the competing event, where both are recorded."""
     if not {"os", "dm"} <= set(study.endpoints):
         return None
-    death, metastasis = study.endpoints.index("os"), study.endpoints.index("dm")
+    metastasis = study.endpoints.index("dm")
     outcomes = study.data.outcomes
     known = np.isfinite(outcomes.time).all(axis=1)
     if not known.any():
         return None
     time, event = outcomes.time[known, metastasis], outcomes.event[known, metastasis]
-    died = (outcomes.event[known, death] > 0) & (outcomes.time[known, death] <= time)
-    # Death on the day that the watch for metastasis ends, without one, is what competes.
-    cause = np.where(event > 0, 1, np.where(died, 2, 0))
+    cause = np.where(event > 0, 1, np.where(description.died_first(study, metastasis)[known], 2, 0))
     days = study.times[study.times <= time.max()]
     first, second = (aalen_johansen(time=time, cause=cause, of=number).at(days) for number in (1, 2))
     return {

@@ -1,5 +1,6 @@
 """What the report says of the patients: who was counted where, what is missing, Table 1 by set and by site."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from stsmm_core.cohort.dictionary import VARIABLES, Category
 from stsmm_core.comparators.study import Study
+from stsmm_core.survival.kaplan_meier import median_follow_up
 
 
 def flow(study: Study) -> dict[str, Any]:
@@ -15,6 +17,8 @@ def flow(study: Study) -> dict[str, Any]:
     outcomes = study.data.outcomes
     metastatic = (study.data.clinical["metastasis_at_presentation"] == "1").to_numpy()
     split = study.folds[0] if len(study.folds) == 1 else None
+    # Each network of an ensemble has its own division of the development patients into training and validation.
+    alone = split is not None and study.experiment.evaluation.members == 1
     return {
         "recorded": len(study.data.patients),
         "with_image": int(study.data.has_image.sum()),
@@ -23,10 +27,31 @@ def flow(study: Study) -> dict[str, Any]:
             for column, endpoint in enumerate(study.endpoints)
         },
         "metastatic_at_presentation": int(metastatic.sum()),
-        "train": None if split is None else len(split.train),
-        "validation": None if split is None else len(split.validation),
+        "train": len(split.train) if split is not None and alone else None,
+        "validation": len(split.validation) if split is not None and alone else None,
+        "development": None if split is None else len(split.train) + len(split.validation),
         "test": None if split is None else len(split.test),
     }
+
+
+def follow_up(study: Study) -> dict[str, dict[str, float | None]]:
+    """Median follow-up of each endpoint, days; who died was followed to the end."""
+    outcomes, found = study.data.outcomes, {}
+    for column, endpoint in enumerate(study.endpoints):
+        known = np.isfinite(outcomes.time[:, column])
+        event = np.maximum(outcomes.event[known, column], died_first(study, column)[known])
+        found[endpoint] = asdict(median_follow_up(time=outcomes.time[known, column], event=event))
+    return found
+
+
+def died_first(study: Study, column: int) -> NDArray[np.bool_]:
+    """Patients whose watch for an endpoint ended by death, which is no loss to follow-up; nobody without `os`."""
+    outcomes = study.data.outcomes
+    if "os" not in study.endpoints:
+        return np.zeros(len(outcomes.time), dtype=bool)
+    death = study.endpoints.index("os")
+    # Death on the day that the watch for metastasis ends, without one, is what competes.
+    return (outcomes.event[:, death] > 0) & (outcomes.time[:, death] <= outcomes.time[:, column])
 
 
 def missing(study: Study) -> dict[str, int]:
@@ -40,7 +65,10 @@ def cohort_columns(study: Study) -> list[dict[str, Any]]:
     groups: list[tuple[str, NDArray[np.intp]]] = []
     if len(study.folds) == 1:
         fold = study.folds[0]
-        groups += [("training", fold.train), ("validation", fold.validation), ("test", fold.test)]
+        if study.experiment.evaluation.members == 1:
+            groups += [("training", fold.train), ("validation", fold.validation), ("test", fold.test)]
+        else:
+            groups += [("development", np.concatenate([fold.train, fold.validation])), ("test", fold.test)]
     if len(study.sites) > 1:
         groups += [(name, np.flatnonzero(study.site == number)) for number, name in enumerate(study.sites)]
     groups.append(("all", np.arange(len(study.data.patients))))

@@ -57,7 +57,8 @@ def randomisation_test(
     other; only a correlation below that of different patients says that the map depends on what was learned.
     """
     trained = method(network, batch, endpoint=endpoint, block=block, batch_size=batch_size).native
-    found = [summarise(ANOTHER_PATIENT, rank_correlations(trained, np.roll(trained, 1, axis=0)), seed=seed)]
+    pairs = rank_correlations(trained, np.roll(trained, 1, axis=0)) if len(trained) > 1 else np.full(1, np.nan)
+    found = [summarise(ANOTHER_PATIENT, pairs, seed=seed)]
     for layers, changed in cascade(network, seed=seed).items():
         maps = method(changed, batch, endpoint=endpoint, block=block, batch_size=batch_size).native
         found.append(summarise(layers, rank_correlations(trained, maps), seed=seed))

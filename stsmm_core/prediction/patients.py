@@ -27,7 +27,8 @@ class PatientPrediction:
         times: days of the curves.
         survival: S(t), shape (endpoints, times): the mean over the run's networks.
         low, high: 95 % interval of S(t) over networks and dropout draws, same shape.
-        last_time: days of development follow-up, an endpoint; the curves end there.
+        last_time: days of development follow-up, an endpoint; the curves end there. 0 for an endpoint of which the
+            networks say nothing.
         percentile: share of the training patients that are nearer to their mean, in percent (mean over networks); NaN
             where the network was trained at several sites, which did not tell.
         remarks: in what the patient is unlike the training patients.
@@ -73,6 +74,11 @@ def _predict_one(data: SiteData, row: int, model: RunModel) -> PatientPrediction
         percentiles.append(np.nan if familiarity is None else float(familiarity.percentile(features[None])[0]))
     low, high = np.quantile(np.concatenate(draws), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     survival = np.mean(points, axis=0)
+    last_time = np.array([min(fold.fitted.last_time[endpoint] for fold in model.folds) for endpoint in endpoints])
+    unlearned = _too_few_events(model)
+    for column, endpoint in enumerate(endpoints):
+        if endpoint in unlearned:
+            survival[column], last_time[column] = np.nan, 0.0
     percentile = float(np.mean(percentiles))
     return PatientPrediction(
         data.site,
@@ -82,9 +88,9 @@ def _predict_one(data: SiteData, row: int, model: RunModel) -> PatientPrediction
         # The mean curve of networks that differ may leave the middle of the draws: the interval always holds it.
         np.minimum(low, survival),
         np.maximum(high, survival),
-        np.array([min(fold.fitted.last_time[endpoint] for fold in model.folds) for endpoint in endpoints]),
+        last_time,
         percentile,
-        tuple(_remarks(data, row, model, percentile)),
+        (*unlearned.values(), *_remarks(data, row, model, percentile)),
     )
 
 
@@ -106,6 +112,20 @@ def _why_no_prediction(data: SiteData, row: int, model: RunModel) -> str | None:
             what, it = ("image", "it") if name == "image" else ("clinical variables", "them")
             return f"without {what}, and the network did not learn to do without {it}: no prediction"
     return None
+
+
+def _too_few_events(model: RunModel) -> dict[str, str]:
+    """Endpoints with fewer development events than a comparator would need, each with what to say of it."""
+    needed = model.experiment.comparators.min_events
+    fewest = {
+        endpoint: min(fold.fitted.events[endpoint] for fold in model.folds)
+        for endpoint in model.experiment.data.endpoints
+    }
+    return {
+        endpoint: f"{events} events of {endpoint} among the development patients, {needed} are needed: no prediction"
+        for endpoint, events in fewest.items()
+        if events < needed
+    }
 
 
 def _curves(fold: FoldModel, endpoints: Sequence[str], risks: NDArray[np.float64]) -> NDArray[np.float64]:

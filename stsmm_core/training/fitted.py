@@ -57,6 +57,7 @@ class FittedNetwork:
         reference: mean output of the fusion head over the training patients, one an endpoint.
         times: days, the grid of the baseline.
         baselines: cumulative baseline hazard at `times` of each endpoint, for a risk of 0 (Breslow).
+        events: of the development patients, an endpoint; too few of them say nothing of anybody's risk.
         last_time: time of the grid up to which development patients were watched, an endpoint; the curves end there.
         familiarity: None where the patients lay at several sites, which told nothing of where their features lie.
     """
@@ -65,6 +66,7 @@ class FittedNetwork:
     reference: tuple[float, ...]
     times: tuple[float, ...]
     baselines: Mapping[str, tuple[float, ...]]
+    events: Mapping[str, int]
     last_time: Mapping[str, float]
     familiarity: Familiarity | None
 
@@ -102,6 +104,7 @@ def describe_fit(
     risks = np.nan_to_num(trainer.risks(weights, development)[0])
     times = curve_times(experiment.evaluation.horizons_years)
     baselines: dict[str, tuple[float, ...]] = {}
+    events: dict[str, int] = {}
     last_time: dict[str, float] = {}
     for column, endpoint in enumerate(experiment.data.endpoints):
         outcomes = data.outcomes[development]
@@ -109,12 +112,14 @@ def describe_fit(
         time, event = outcomes.time[known, column], outcomes.event[known, column]
         baseline = breslow(risks[known, column], time=time, event=event)
         baselines[endpoint] = tuple(np.exp(baseline.log_cumulative_at(times)).tolist())
+        events[endpoint] = int((event > 0).sum())
         last_time[endpoint] = float(times[times <= time.max(initial=0.0)].max())
     return FittedNetwork(
         tuple(channels),
         tuple(trainer.mean_training_output(weights)[0].tolist()),
         tuple(times.tolist()),
         baselines,
+        events,
         last_time,
         _familiarity(trainer.features(weights, fold.train), summary),
     )
@@ -131,6 +136,7 @@ def describe_federated_fit(
         tuple(test.scale.mean[fold, 0].tolist()),
         tuple(times.tolist()),
         {name: tuple(np.exp(each.baseline().log_cumulative_at(times)).tolist()) for name, each in sums.items()},
+        {name: int(each.counts.events.sum()) for name, each in sums.items()},
         {name: float(times[times <= each.last_time].max()) for name, each in sums.items()},
         None,
     )
@@ -155,6 +161,7 @@ def load_fitted(path: Path) -> FittedNetwork:
             tuple(content["reference"]),
             tuple(content["times"]),
             {name: tuple(values) for name, values in content["baselines"].items()},
+            content["events"],
             content["last_time"],
             None
             if familiarity is None

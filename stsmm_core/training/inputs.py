@@ -30,7 +30,7 @@ def open_cohorts(folders: Sequence[Path]) -> list[Cohort]:
     ]
     if faults:
         number = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
-        raise CohortError(f"{number} in the cohorts; nothing was trained\n" + "\n".join(faults))
+        raise CohortError(f"{number} in the cohorts; nothing was done\n" + "\n".join(faults))
     cohorts = [complete_from_masks(load_cohort(root)) for root in roots]
     sites = [cohort.manifest.site for cohort in cohorts]
     repeated = sorted({site for site in sites if sites.count(site) > 1})
@@ -90,11 +90,16 @@ def announce_inputs(console: Console, experiment: Experiment, cohorts: Sequence[
     """Say which cohorts a command took, what they lack, what is odd of their channels, and what was loaded.
 
     Raises:
-        CohortError: when a set of the division would hold no patient.
+        CohortError: when there are no images to learn from, or a set of the division would hold no patient.
         ConfigError: when a channel is to be registered that a cohort does not have.
         RunError: when the pretrained weights cannot be used.
     """
     console.print(describe_cohorts(cohorts), soft_wrap=True)
+    if "image" in experiment.data.modalities and not any(cohort.manifest.channels for cohort in cohorts):
+        raise CohortError(
+            "data.modalities names 'image', but no cohort has an image channel; name the channels in the cohort's "
+            f'{MANIFEST_FILE}, or set data.modalities = ["clinical"] and train without images'
+        )
     _check_division(experiment, cohorts)
     for note in [*notes_on_unknown_variables(cohorts, experiment), *notes_on_channels(cohorts, experiment)]:
         console.print(f"Note: {note}", soft_wrap=True)

@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from lifelines import KaplanMeierFitter
 from rich.console import Console
 from typer.testing import CliRunner
 
 from stsmm_core.cli import build_app
 from stsmm_core.cohort.cohort import Outcomes
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
+from stsmm_core.comparators.description import cohort_columns, flow, follow_up
 from stsmm_core.comparators.networks import BLENDED, NETWORKS, train_network
 from stsmm_core.comparators.out_of_fold import comparator_outcomes, network_outcomes
 from stsmm_core.comparators.specification import COMPARATORS
@@ -192,6 +194,26 @@ def test_an_ensemble_is_tested_by_the_mean_risk_of_its_members(compared, tmp_pat
         np.testing.assert_array_equal(predictions.patient[own], rows)
         both = [model.risks[rows, 0] for model in models[2 * fold : 2 * fold + 2]]
         np.testing.assert_allclose(predictions.risk[own], np.mean(both, axis=0), rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_sets_and_follow_up_of_one_split_with_an_ensemble(compared, tmp_path):
+    """Each member divides the development patients anew; who died was followed to the end for metastasis too."""
+    split = CONFIG.replace('scheme = "cv"', 'scheme = "split"')
+    cohorts = open_cohorts([compared / "cohorts"])
+    studies = [
+        pool_study(load_centres(Console(quiet=True), each, cohorts, tmp_path, cache=compared / "cache"))
+        for each in (parse_experiment(split, source="test"), parse_experiment(split + "members = 2\n", source="test"))
+    ]
+    alone, ensemble = (flow(study) for study in studies)
+    assert alone["train"] + alone["validation"] == alone["development"] == ensemble["development"]
+    assert (ensemble["train"], ensemble["validation"], ensemble["test"]) == (None, None, alone["test"])
+    names = [[column["column"] for column in cohort_columns(study)][:3] for study in studies]
+    assert names == [["training", "validation", "test"], ["development", "test", "site_1"]]
+    time, event = studies[0].data.outcomes.time[:, 1], studies[0].data.outcomes.event
+    known = np.isfinite(time)
+    dead = KaplanMeierFitter().fit(time[known], (event[known] == 0).all(axis=1))
+    assert follow_up(studies[0])["dm"]["median"] == pytest.approx(dead.median_survival_time_)
 
 
 @pytest.mark.slow

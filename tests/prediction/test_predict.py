@@ -14,7 +14,7 @@ from stsmm_core.cohort.dictionary import PAPER_VARIABLES
 from stsmm_core.cohort.synthetic import write_synthetic_cohorts
 from stsmm_core.errors import CohortError, RunError
 from stsmm_core.prediction.model import dropout_risks, load_model, modality_batch, risk_and_features
-from stsmm_core.prediction.patients import predict_patients
+from stsmm_core.prediction.patients import predict_patients, risk_table
 from stsmm_core.prediction.predict import patients_by_remark
 from stsmm_core.survival.baseline import breslow
 from stsmm_core.training.inputs import open_cohorts
@@ -186,6 +186,23 @@ def test_patients_that_trained_the_run_are_said(trained, tmp_path):
     output = run("predict", trained / "run", "--cohort", site, "--out", tmp_path / "out", "--cache", trained / "cache")
     assert "too sure" in output
     assert "too sure" in (tmp_path / "out" / "predictions.html").read_text()
+
+
+@pytest.mark.slow
+def test_an_endpoint_with_too_few_events_gets_no_risk(trained):
+    """Without an event the baseline hazard is 0, and a risk of 0 % would be the answer for everybody."""
+    model = load_model(trained / "run")
+    (fold,) = model.folds
+    assert fold.fitted.events["os"] > 4
+    few = replace(model, folds=(replace(fold, fitted=replace(fold.fitted, events=fold.fitted.events | {"os": 4})),))
+    (cohort,) = open_cohorts([trained / "cohorts" / "site_2"])
+    data = load_site_data(cohort.subset(cohort.patients[:1]), model.experiment, cache=trained / "cache")
+    (known,), (unknown,) = list(predict_patients(data, model)), list(predict_patients(data, few))
+    table = risk_table([unknown], ("os", "dm"), (1.0, 3.0)).set_index("endpoint")
+    assert table.loc["os", ["risk", "low", "high"]].isna().all(axis=None)
+    assert np.array_equal(unknown.survival[1], known.survival[1])
+    assert unknown.remarks[0] == "4 events of os among the development patients, 5 are needed: no prediction"
+    assert unknown.remarks[1:] == known.remarks
 
 
 @pytest.mark.slow

@@ -59,3 +59,11 @@ def test_patients_too_few_to_divide_are_refused(cohorts, patients, text, empty):
 def test_a_site_may_be_that_small_where_others_are_not(cohorts):
     few = cohorts[1].subset(cohorts[1].patients[:1])
     announce_inputs(Console(quiet=True), parse_experiment("", source="test"), [cohorts[0], few])
+
+
+def test_without_any_image_nothing_is_begun(tmp_path):
+    (root,) = write_synthetic_cohorts(tmp_path / "cohorts", sites=1, patients=40, seed=0, images=False)
+    console, cohorts = Console(quiet=True), [load_cohort(root)]
+    with pytest.raises(CohortError, match=r"no cohort has an image channel; name the channels in the cohort's"):
+        announce_inputs(console, parse_experiment("", source="test"), cohorts)
+    announce_inputs(console, parse_experiment('data.modalities = ["clinical"]', source="test"), cohorts)

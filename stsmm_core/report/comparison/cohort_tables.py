@@ -8,7 +8,7 @@ from stsmm_core.report.comparison.record import CategoryColumn, CohortColumn, Nu
 from stsmm_core.report.comparison.table import NONE, SMALL_CELLS, TIED, Cell, Row, Table, count, share
 from stsmm_core.report.tables import level_words
 
-SETS = ("training", "validation", "test")
+SETS = ("training", "validation", "development", "test")
 EVERYONE = "all"
 SUBTYPE = "histology"
 

@@ -127,9 +127,7 @@ def facts(comparison: Comparison) -> dict[str, str | None]:
         "sites": f"Sites: {', '.join(record.sites)}. Table 1 and Table 7 show them apart."
         if len(record.sites) > 1
         else None,
-        "heat_maps": f"{heat_maps(experiment)} of right and wrong cases are in Fig. 3."
-        if comparison.pictures
-        else None,
+        "heat_maps": _heat_maps_made(comparison),
         "sanity": "Sanity checks of the heat maps are in Table 9." if comparison.explanations.sanity else None,
         "attributions": "Attributions of the clinical variables are in Fig. 5."
         if comparison.explanations.clinical
@@ -234,8 +232,11 @@ def _interval(figure: Estimate, *, signed: bool = False) -> str:
 
 def _sizes(comparison: Comparison) -> str | None:
     steps = comparison.record.flow
-    if steps.train is None or steps.validation is None or steps.test is None:
+    if steps.test is None:
         return None
+    if steps.train is None or steps.validation is None:
+        anew = f"divided anew for each of {comparison.experiment.evaluation.members} networks"
+        return f"{steps.development or 0:,} patients for training and validation, {anew}, {steps.test:,} for testing."
     return f"{steps.train:,} patients for training, {steps.validation:,} for validation, {steps.test:,} for testing."
 
 
@@ -261,15 +262,29 @@ def heat_maps(experiment: Experiment) -> str:
     return f"Heat maps ({method} at dense block {experiment.explain.block} of {blocks})"
 
 
+def _heat_maps_made(comparison: Comparison) -> str | None:
+    if comparison.pictures:
+        return f"{heat_maps(comparison.experiment)} of right and wrong cases are in Fig. 3."
+    if comparison.explanations.sanity:
+        return f"{heat_maps(comparison.experiment)}; of no patient can it be said whether the model was right."
+    return None
+
+
 def _missing(comparison: Comparison) -> str:
     lacking = {key: number for key, number in comparison.record.missing.items() if number}
+    measured = (
+        " Diameter and volume that the table lacked were measured in the outline where there is one, and do not count "
+        "as missing."
+        if comparison.record.flow.with_image and {"size_cm", "volume_cm3"} & set(comparison.record.missing)
+        else ""
+    )
     if not lacking:
-        return "No value is missing."
+        return f"No value is missing.{measured}"
     worst = max(lacking, key=lambda key: lacking[key])
     share = 100 * lacking[worst] / max(comparison.patients, 1)
     return (
         f"{len(lacking)} variables have missing values, most {_lower_label(worst)} ({lacking[worst]:,}, "
-        f"{share:.1f} %); Table 8 lists them and how they are handled."
+        f"{share:.1f} %); Table 8 lists them and how they are handled.{measured}"
     )
 
 

@@ -37,7 +37,10 @@ class Estimate(Record):
 
 
 class Flow(Record):
-    """Patients at each step from the cohort to the test set; no counts of sets in cross-validation."""
+    """Patients at each step from the cohort to the test set; no counts of sets in cross-validation.
+
+    `train` and `validation`, together `development`, are told where all networks share one division.
+    """
 
     recorded: Count
     with_image: Count
@@ -45,6 +48,7 @@ class Flow(Record):
     metastatic_at_presentation: Count
     train: Count | None
     validation: Count | None
+    development: Count | None = None
     test: Count | None
 
 
