@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from stsmm_core.cohort.cohort import CLINICAL_FILE, IMAGES_FOLDER, MANIFEST_FILE, Cohort, Finding
 from stsmm_core.cohort.dictionary import (
@@ -125,13 +126,25 @@ def _read_manifest(root: Path, findings: list[Finding]) -> Manifest | None:
     except ValidationError as error:
         for fault in error.errors():
             key = ".".join(str(part) for part in fault["loc"])
-            message = (
-                f"unknown key; choose from {', '.join(Manifest.model_fields)}"
-                if fault["type"] == "extra_forbidden"
-                else fault["msg"]
-            )
-            findings.append(Finding("fault", MANIFEST_FILE, f"{key}: {message}"))
+            findings.append(Finding("fault", MANIFEST_FILE, f"{key}: {_explain(fault)}"))
         return None
+
+
+def _explain(fault: ErrorDetails) -> str:
+    """What is wrong with a key of the manifest, and what may stand there."""
+    match fault["type"]:
+        case "extra_forbidden":
+            return f"unknown key; choose from {', '.join(Manifest.model_fields)}"
+        case "missing":
+            return "is missing"
+        case "too_short":
+            return "must not be empty"
+        case "literal_error":
+            return f"{fault['input']!r} must be {fault['ctx']['expected']}"
+        case "string_pattern_mismatch":
+            return f"{fault['input']!r} must be a name of letters, digits, _ and -, the first a letter or digit"
+        case _:
+            return fault["msg"].removeprefix("Value error, ")
 
 
 def _read_table(path: Path, findings: list[Finding]) -> pd.DataFrame | None:

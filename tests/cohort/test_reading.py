@@ -114,13 +114,15 @@ def test_table_is_checked_although_the_manifest_is_wrong(make_cohort):
     ("old", "new", "words"),
     [
         ("", 'centre = "south"\n', "centre: unknown key; choose from schema_version, name, site"),
-        ('time_zero = "surgery"', 'time_zero = "biopsy"', "time_zero"),
+        ('time_zero = "surgery"', 'time_zero = "biopsy"', "time_zero: 'biopsy' must be 'surgery' or 'diagnosis'"),
         ("schema_version = 1", "schema_version = 2", "schema_version must be 1"),
-        ('site = "north"\n', "", "site: Field required"),
-        ('["t1", "t2"]', '["t1", "t1"]', "channels: Value error, names an entry twice"),
+        ('site = "north"\n', "", "site: is missing"),
+        ('["t1", "t2"]', '["t1", "t1"]', "channels: names an entry twice"),
         ('["t1", "t2"]', '["t1", "t2_mask"]', "cannot be called mask"),
         ('["t1", "t2"]', '["t1", "t2"', "not valid TOML"),
-        ('["os", "dm"]', '["os", "pfs"]', "endpoints.1"),
+        ('["os", "dm"]', '["os", "pfs"]', "endpoints.1: 'pfs' must be 'os' or 'dm'"),
+        ('["os", "dm"]', "[]", "endpoints: must not be empty"),
+        ('site = "north"', 'site = "the north"', "site: 'the north' must be a name of letters, digits, _ and -"),
     ],
 )
 def test_wrong_manifest(make_cohort, old, new, words):
