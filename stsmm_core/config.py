@@ -236,6 +236,11 @@ class Training(Section):
     def _rounds_are_whole(self) -> "Training":
         if self.epochs % self.local_epochs:
             raise ValueError(f"epochs ({self.epochs}) must be a multiple of local_epochs ({self.local_epochs})")
+        if self.learning_rate * self.weight_decay * max(1.0, self.clinical_decay_factor) >= 1:
+            raise ValueError(
+                "learning_rate times weight_decay times clinical_decay_factor must be below 1: a step would take more "
+                "than all of a weight away"
+            )
         if self.risk_window < self.batch_size:
             raise ValueError(f"risk_window ({self.risk_window}) must not be below batch_size ({self.batch_size})")
         return self

@@ -147,6 +147,7 @@ def test_wrong_value_is_named_with_what_would_be_right(text, key, given, wanted)
         ("[imaging]\nshape = [64, 15, 64]\n[model]\nimage_encoder = 'small_densenet'", ("imaging.shape", "16")),
         ("[imaging]\nshape = [7, 8, 8]\n[model]\nimage_encoder = 'fine_densenet'", ("imaging.shape", "8 voxels")),
         ("[imaging]\nshape = [64, 31, 64]", ("imaging.shape", "32", "densenet121")),
+        ("[training]\nweight_decay = 0.1\nlearning_rate = 0.1\nclinical_decay_factor = 100", ("must be below 1",)),
         ("[explain]\nblock = 5", ("explain.block", "at most 4", "densenet121")),
         ("[model]\nimage_encoder = 'fine_densenet'\n[explain]\nblock = 3", ("explain.block", "at most 2")),
     ],

@@ -55,9 +55,10 @@ def died_first(study: Study, column: int) -> NDArray[np.bool_]:
 
 
 def missing(study: Study) -> dict[str, int]:
-    """Patients without a value of each variable of the experiment."""
+    """Patients without a value of each variable of the experiment, and without the image."""
     clinical = study.data.clinical
-    return {key: int(clinical[key].isna().sum()) for key in study.experiment.data.variables}
+    lacking = {key: int(clinical[key].isna().sum()) for key in study.experiment.data.variables}
+    return lacking | {"image": int((~study.data.has_image).sum())}
 
 
 def cohort_columns(study: Study) -> list[dict[str, Any]]:
@@ -76,12 +77,14 @@ def cohort_columns(study: Study) -> list[dict[str, Any]]:
 
 
 def _column(study: Study, name: str, rows: NDArray[np.intp]) -> dict[str, Any]:
-    events = study.data.outcomes[rows].events()
+    outcomes = study.data.outcomes[rows]
+    known, events = np.isfinite(outcomes.time).sum(axis=0), outcomes.events()
     clinical = study.data.clinical.iloc[rows]
     return {
         "column": name,
         "patients": len(rows),
         "events": {endpoint: int(count) for endpoint, count in zip(study.endpoints, events, strict=True)},
+        "at_risk": {endpoint: int(count) for endpoint, count in zip(study.endpoints, known, strict=True)},
         "with_image": int(study.data.has_image[rows].sum()),
         "variables": {key: _summary(key, clinical[key]) for key in study.experiment.data.variables},
     }

@@ -12,7 +12,7 @@ from stsmm_core.cohort.dictionary import DAYS_PER_YEAR
 from stsmm_core.config import Experiment
 from stsmm_core.files import write_text_atomically
 from stsmm_core.prediction.patients import PatientPrediction
-from stsmm_core.report.prose import tested_and_used
+from stsmm_core.report.prose import net_risk, tested_and_used
 
 PAGE_FILE = "predictions.html"
 CURVE_COLOUR = "#0b4f7d"
@@ -38,7 +38,12 @@ def write_page(
     patients = [
         (one, _data_uri(curve_figure(one, endpoints, experiment.evaluation.horizons_years))) for one in predictions
     ]
-    page = template.render(patients=patients, trained_on=trained_on, tested_and_used=tested_and_used(experiment))
+    page = template.render(
+        patients=patients,
+        trained_on=trained_on,
+        tested_and_used=tested_and_used(experiment),
+        net_risk=net_risk(endpoints),
+    )
     write_text_atomically(out / PAGE_FILE, page)
     return out / PAGE_FILE
 

@@ -75,22 +75,27 @@ def _predict_one(data: SiteData, row: int, model: RunModel) -> PatientPrediction
     low, high = np.quantile(np.concatenate(draws), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     survival = np.mean(points, axis=0)
     last_time = np.array([min(fold.fitted.last_time[endpoint] for fold in model.folds) for endpoint in endpoints])
-    unlearned = _too_few_events(model)
+    unsaid = {**_too_few_events(model), **_not_at_risk(data, row)}
     for column, endpoint in enumerate(endpoints):
-        if endpoint in unlearned:
+        if endpoint in unsaid:
             survival[column], last_time[column] = np.nan, 0.0
+    # The mean curve of networks that differ may leave the middle of the draws: the interval always holds it.
+    low, high = np.minimum(low, survival), np.maximum(high, survival)
+    said = [unsaid[endpoint] for endpoint in endpoints if endpoint in unsaid]
+    if np.nanmax(high - low, initial=0.0) == 0 and len(said) < len(endpoints):
+        low, high = np.full(low.shape, np.nan), np.full(high.shape, np.nan)
+        said.append("no interval: one network, and no dropout where this patient's data pass")
     percentile = float(np.mean(percentiles))
     return PatientPrediction(
         data.site,
         data.patients[row],
         times,
         survival,
-        # The mean curve of networks that differ may leave the middle of the draws: the interval always holds it.
-        np.minimum(low, survival),
-        np.maximum(high, survival),
+        low,
+        high,
         last_time,
         percentile,
-        (*unlearned.values(), *_remarks(data, row, model, percentile)),
+        (*said, *_remarks(data, row, model, percentile)),
     )
 
 
@@ -126,6 +131,13 @@ def _too_few_events(model: RunModel) -> dict[str, str]:
         for endpoint, events in fewest.items()
         if events < needed
     }
+
+
+def _not_at_risk(data: SiteData, row: int) -> dict[str, str]:
+    """Endpoints that a patient has reached before time zero, as in training and testing (`Cohort.outcomes`)."""
+    if data.clinical.iloc[row]["metastasis_at_presentation"] != "1":
+        return {}
+    return {"dm": "metastatic at presentation, not at risk of dm: no prediction"}
 
 
 def _curves(fold: FoldModel, endpoints: Sequence[str], risks: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from stsmm_core.files import write_text_atomically
 from stsmm_core.prediction.model import RunModel, load_model
 from stsmm_core.prediction.page import write_page
 from stsmm_core.prediction.patients import PatientPrediction, curve_table, predict_patients, risk_table
+from stsmm_core.report.prose import net_risk
 from stsmm_core.run_folder import INPUTS_FILE, describe_inputs, open_run
 from stsmm_core.training.inputs import describe_cohorts, open_cohorts
 from stsmm_core.training.progress import progress_bar
@@ -114,12 +115,16 @@ def _print(
         nearer = "-" if np.isnan(one.percentile) else f"{one.percentile:.0f} %"
         for endpoint, rows in risk_table([one], endpoints, horizons_years).groupby("endpoint", sort=False):
             risks = [
-                "-" if np.isnan(risk) else f"{100 * risk:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+                "-"
+                if np.isnan(risk)
+                else f"{100 * risk:.0f}" + ("" if np.isnan(low) else f" [{100 * low:.0f}, {100 * high:.0f}]")
                 for risk, low, high in zip(rows["risk"], rows["low"], rows["high"], strict=True)
             ]
             table.add_row(*map(Text, (one.site, one.patient, str(endpoint), *risks, nearer)))
     console.print(table)
     console.print("* Training patients that are nearer to their mean than this patient.", soft_wrap=True)
+    if said := net_risk(endpoints):
+        console.print(said, soft_wrap=True)
     for remark, patients in patients_by_remark(predictions).items():
         whose = "all patients" if len(patients) == len(predictions) > 1 else ", ".join(patients)
         console.print(Text(f"{whose}: {remark}"), soft_wrap=True)

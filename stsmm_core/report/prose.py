@@ -123,6 +123,19 @@ def tested_and_used(experiment: Experiment) -> str:
     return "No ensemble: the network that was tested is the one that stsmm predict uses."
 
 
+SELECTION = "The network of the round with the lowest unweighted validation loss of the fusion head was kept"
+
+
+def net_risk(endpoints: Sequence[str]) -> str:
+    """What the absolute risk of metastasis is; empty without that endpoint."""
+    if "dm" not in endpoints:
+        return ""
+    return (
+        "For distant metastasis the absolute risk is that of a world without death (cause-specific: a death counts as "
+        "censoring), and so higher than the share of patients who will be seen to metastasise."
+    )
+
+
 def trained_unit(experiment: Experiment) -> str:
     """What a number in the column `fold` of history.csv counts: folds, or the networks of an ensemble, fold by fold."""
     return "network" if experiment.evaluation.members > 1 else "fold"
@@ -195,19 +208,21 @@ def network(experiment: Experiment) -> str:
         if model.modality_dropout and len(modalities) > 1
         else ""
     )
+    norm = f"{model.norm} normalisation and dropout {model.dropout:g}"
+    linear = "clinical" in modalities and not model.clinical_widths
+    inside = (f", the image encoder with {norm}" if "image" in modalities else "") if linear else f", with {norm}"
     return (
         " ".join(encoders)
-        + f" Each encoder gives {model.features} features, with {model.norm} normalisation and dropout "
-        f"{model.dropout:g}. A fusion head on the concatenated features gives one log relative hazard for each "
-        f"endpoint ({_names(list(experiment.data.endpoints))}); each modality also has a head of its own, used in "
-        f"training only.{hidden} A higher risk is worse."
+        + f" Each encoder gives {model.features} features{inside}. A fusion head on the concatenated features gives "
+        f"one log relative hazard for each endpoint ({_names(list(experiment.data.endpoints))}); each modality also "
+        f"has a head of its own, used in training only.{hidden} A higher risk is worse."
     )
 
 
 def loss(experiment: Experiment, *, strata: str) -> str:
     """Loss and optimiser; `strata` says whose patients share a risk set."""
     training = experiment.training
-    optimizer = f"SGD with momentum {training.momentum:g}" if training.optimizer == "sgd" else "AdamW"
+    optimizer = f"SGD with Nesterov momentum {training.momentum:g}" if training.optimizer == "sgd" else "AdamW"
     schedule = "a one-cycle schedule" if training.schedule == "one_cycle" else "a constant rate"
     factor = training.clinical_decay_factor
     shown = factor != 1 and "clinical" in experiment.data.modalities
@@ -227,7 +242,7 @@ def loss(experiment: Experiment, *, strata: str) -> str:
 
 def centralised_fitting(experiment: Experiment) -> str:
     """How a network is fitted where the patients of all sites lie in one place."""
-    strata = "with the patients of all sites in one risk set"
+    strata = "not stratified by site"
     return f"The network was trained in one place, with the patients of all sites. {loss(experiment, strata=strata)}"
 
 
@@ -323,7 +338,7 @@ def _testing(results: Results) -> str:
     )
     divided = (
         f"Patients were divided within each site: {scheme(results.experiment)}, seed {results.experiment.seed}. "
-        f"The network of the round with the lowest unweighted validation loss of the fusion head was kept{part}. "
+        f"{SELECTION}{part}. "
     )
     pooled = (
         "Each fold's patients were tested with the network that had not seen them; the folds are reported together. "

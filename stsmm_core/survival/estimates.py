@@ -57,15 +57,17 @@ def estimate(values: NDArray[np.float64], *, n: int, events: int) -> Estimate:
     """The figure of the data and its spread over bootstrap samples.
 
     Samples that do not give the figure are left out of the interval. Where the rest do not vary, or are fewer than
-    half, there is no interval but a reason: a handful of patients all in order is not certainty.
+    half, there is no interval but a reason: patients all in order are not certainty.
 
     Args:
         values: the figure in each sample, the data themselves first; shape (1 + replicates,).
     """
     value, replicates = float(values[0]), values[1:]
     usable = replicates[np.isfinite(replicates)]
-    if len(usable) == 0 or 2 * len(usable) < len(replicates) or np.ptp(usable) < TIE_TOLERANCE:
+    if len(usable) == 0 or 2 * len(usable) < len(replicates):
         return Estimate(value, None, None, None, n, events, "too few events for an interval")
+    if np.ptp(usable) < TIE_TOLERANCE:
+        return Estimate(value, None, None, None, n, events, "the same in every bootstrap sample")
     low, high = np.quantile(usable, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     sd = float(np.std(usable, ddof=1)) if len(usable) > 1 else None
     return Estimate(value, sd, float(low), float(high), n, events)

@@ -154,13 +154,14 @@ def _integrated(
 def _at_horizon(predictions: Predictions, samples: NDArray[np.float64], horizon: float) -> dict[str, Estimate]:
     reason = why_not(predictions, horizon)
 
-    def figure(score: Callable[..., NDArray[np.float64]]) -> Estimate:
+    def figure(score: Callable[..., NDArray[np.float64]], undefined: str = "no comparable pairs") -> Estimate:
         return _estimate(
             predictions,
             samples,
             partial(score, predictions, horizon=horizon),
             until=horizon,
             reason=reason,
+            undefined=undefined,
         )
 
     slope = _estimate(
@@ -176,7 +177,7 @@ def _at_horizon(predictions: Predictions, samples: NDArray[np.float64], horizon:
         "brier": figure(brier.brier),
         "brier_null": figure(brier.null_brier),
         "ipa": figure(brier.index_of_prediction_accuracy),
-        "oe": figure(calibration.observed_to_expected),
+        "oe": figure(calibration.observed_to_expected, undefined="no event is expected"),
         "slope": slope,
         **_calibration_errors(predictions, samples, horizon, reason or _why_no_spline(predictions, horizon)),
     }

@@ -24,6 +24,8 @@ GRID_STEP_YEARS = 0.25
 """Survival curves are kept on this grid: fine enough to read, too coarse to tell the day of one patient's event."""
 SHRINKAGE = 0.1
 """Share of the mean variance in the covariance of the features: with 25 patients and 24 features it has no inverse."""
+LARGEST_LOG_HAZARD = 700.0
+"""Just below the logarithm of the largest number."""
 PERCENTS = tuple(range(101))
 
 
@@ -72,8 +74,9 @@ class FittedNetwork:
 
     def survival(self, endpoint: str, risk: NDArray[np.float64]) -> NDArray[np.float64]:
         """S(t) at `times` for log hazards relative to the reference, shape (*risk.shape, times)."""
-        with np.errstate(over="ignore"):
-            return np.exp(-np.exp(risk)[..., None] * np.array(self.baselines[endpoint]))
+        baseline = np.array(self.baselines[endpoint])
+        with np.errstate(over="ignore", invalid="ignore"):  # inf times 0, before the first event
+            return np.where(baseline > 0, np.exp(-np.exp(risk)[..., None] * baseline), 1.0)
 
 
 def curve_times(horizons_years: Sequence[float]) -> NDArray[np.float64]:
@@ -111,7 +114,7 @@ def describe_fit(
         known = np.isfinite(outcomes.time[:, column])
         time, event = outcomes.time[known, column], outcomes.event[known, column]
         baseline = breslow(risks[known, column], time=time, event=event)
-        baselines[endpoint] = tuple(np.exp(baseline.log_cumulative_at(times)).tolist())
+        baselines[endpoint] = _finite(baseline.log_cumulative_at(times))
         events[endpoint] = int((event > 0).sum())
         last_time[endpoint] = float(times[times <= time.max(initial=0.0)].max())
     return FittedNetwork(
@@ -135,7 +138,7 @@ def describe_federated_fit(
         tuple(channels),
         tuple(test.scale.mean[fold, 0].tolist()),
         tuple(times.tolist()),
-        {name: tuple(np.exp(each.baseline().log_cumulative_at(times)).tolist()) for name, each in sums.items()},
+        {name: _finite(each.baseline().log_cumulative_at(times)) for name, each in sums.items()},
         {name: int(each.counts.events.sum()) for name, each in sums.items()},
         {name: float(times[times <= each.last_time].max()) for name, each in sums.items()},
         None,
@@ -179,6 +182,11 @@ def load_fitted(path: Path) -> FittedNetwork:
         ) from None
     except (json.JSONDecodeError, KeyError, TypeError):
         raise RunError(f"{path}: cannot be read; restore the file that the run wrote, or run again") from None
+
+
+def _finite(log_cumulative: NDArray[np.float64]) -> tuple[float, ...]:
+    """A cumulative hazard that a file can hold: risks of a network can be too large for their exponentials."""
+    return tuple(np.exp(np.minimum(log_cumulative, LARGEST_LOG_HAZARD)).tolist())
 
 
 def _familiarity(features: NDArray[np.float64], summary: ClinicalSummary) -> Familiarity:

@@ -328,3 +328,12 @@ def test_a_patient_who_lacks_a_channel_does_not_count_for_its_features():
     second.iloc[:30, 1] = np.nan
     assert reproducible_features(first, second, 0.8) == list(first)
     assert reproducible_features(second, first, 0.8) == list(first)
+
+
+def test_a_value_that_one_reader_lacks_does_not_cost_the_feature():
+    rng = np.random.default_rng(0)
+    first = pd.DataFrame({"t1_original_a": rng.normal(size=30), "t1_original_b": rng.normal(size=30)})
+    second = first + 0.01 * rng.normal(size=(30, 2))
+    second.loc[3, "t1_original_a"] = np.nan
+    assert reproducible_features(first, second, 0.8) == list(first)
+    assert reproducible_features(first, second.iloc[:1], 0.8) == []

@@ -189,6 +189,41 @@ def test_patients_that_trained_the_run_are_said(trained, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_patient_who_has_metastasised_gets_no_risk_of_it(trained):
+    """As in training and testing, where such a patient is out of the endpoint."""
+    model = load_model(trained / "run")
+    (cohort,) = open_cohorts([trained / "cohorts" / "site_2"])
+    clinical = cohort.clinical.assign(metastasis_at_presentation="1")
+    data = load_site_data(
+        replace(cohort, clinical=clinical).subset(cohort.patients[:1]), model.experiment, cache=trained / "cache"
+    )
+    (found,) = list(predict_patients(data, model))
+    table = risk_table([found], ("os", "dm"), (1.0, 3.0)).set_index("endpoint")[["risk", "low", "high"]]
+    assert table.loc["dm"].isna().all(axis=None)
+    assert table.loc["os"].notna().all(axis=None)
+    assert found.remarks[0] == "metastatic at presentation, not at risk of dm: no prediction"
+
+
+@pytest.mark.slow
+def test_where_nothing_varies_there_is_no_interval(trained):
+    """One network without dropout says one thing: an interval of no width would look like certainty."""
+    model = load_model(trained / "run")
+    for module in model.folds[0].network.modules():
+        if isinstance(module, torch.nn.Dropout | torch.nn.Dropout3d):
+            module.p = 0.0
+    (cohort,) = open_cohorts([trained / "cohorts" / "site_2"])
+    data = load_site_data(cohort.subset(cohort.patients[:1]), model.experiment, cache=trained / "cache")
+    (found,) = list(predict_patients(data, model))
+    assert np.isfinite(found.survival).all()
+    assert np.isnan(found.low).all()
+    assert np.isnan(found.high).all()
+    assert found.remarks[0].startswith("no interval: one network")
+    table = risk_table([found], ("os", "dm"), (1.0, 3.0))
+    assert table["risk"].notna().all()
+    assert table["low"].isna().all()
+
+
+@pytest.mark.slow
 def test_an_endpoint_with_too_few_events_gets_no_risk(trained):
     """Without an event the baseline hazard is 0, and a risk of 0 % would be the answer for everybody."""
     model = load_model(trained / "run")

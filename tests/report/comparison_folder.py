@@ -167,6 +167,7 @@ def column(name: str, patients: int) -> dict[str, Any]:
         "column": name,
         "patients": patients,
         "events": {"os": int(0.29 * patients), "dm": int(0.34 * patients)},
+        "at_risk": {"os": patients, "dm": patients - patients // 20},
         "with_image": patients - patients // 20,
         "variables": variables,
     }

@@ -13,8 +13,9 @@ EVERYONE = "all"
 SUBTYPE = "histology"
 
 _NOTES = (
-    "Percentages of a level are of the patients with a known value; those of images and events of all patients of the "
-    "column. SD: standard deviation. IQR: interquartile range."
+    "Percentages of a level are of the patients with a known value; those of events of the patients with a known "
+    "outcome who were at risk; those of images of all patients of the column. SD: standard deviation. IQR: "
+    "interquartile range."
 )
 
 
@@ -60,7 +61,9 @@ def missing_values(comparison: Comparison) -> Table:
         ("Variable", "Missing, n (%)"),
         tuple(rows),
         "A missing continuous value enters the network as the training mean with an indicator beside it; a missing "
-        "category as no level; a patient without the image by a learned vector in its place.",
+        "category as no level; a patient without the image by a vector in its place, which is learned where patients "
+        "with and without it are compared in training, or it is hidden there (else it is 0); the image network alone "
+        "gives such a patient the mean risk.",
     )
 
 
@@ -87,10 +90,15 @@ def _heads(columns: Sequence[CohortColumn]) -> tuple[str, ...]:
 def _outcomes(comparison: Comparison, columns: Sequence[CohortColumn]) -> list[Row]:
     rows = [Row("Patients, n", tuple(count(column.patients) for column in columns))]
     for endpoint in comparison.endpoints:
-        cells = tuple(share(column.events.get(endpoint, 0), column.patients) for column in columns)
+        cells = tuple(_events(column, endpoint) for column in columns)
         rows.append(Row(f"Events, {ENDPOINTS[endpoint]}, n (%)", cells))
     rows.append(Row("With image, n (%)", tuple(share(column.with_image, column.patients) for column in columns)))
     return rows
+
+
+def _events(column: CohortColumn, endpoint: str) -> Cell:
+    at_risk = column.at_risk.get(endpoint, 0)
+    return share(column.events.get(endpoint, 0), at_risk) if at_risk else Cell(NONE, {"value": None})
 
 
 def _variable(key: str, columns: Sequence[CohortColumn]) -> list[Row]:

@@ -8,6 +8,7 @@ from stsmm_core.cohort.dictionary import ENDPOINTS
 from stsmm_core.report.comparison import prose
 from stsmm_core.report.comparison.reading import Comparison
 from stsmm_core.report.comparison.table import minus
+from stsmm_core.report.prose import net_risk
 
 NOT_FOR_DECISIONS = "Research software. Not for clinical decisions."
 
@@ -100,6 +101,7 @@ def _limits(comparison: Comparison) -> tuple[str, ...]:
             "Postoperative radiotherapy is known only after surgery, of patients who lived to receive it (immortal "
             "time): the model may see less risk in them than there is, and before surgery the value is not known."
         )
+    limits += [said] if (said := net_risk(comparison.endpoints)) else []
     limits.append("The outline of the tumour is a person's; how far another one changes the risk was not tested.")
     return tuple(limits)
 

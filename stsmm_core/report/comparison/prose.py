@@ -72,15 +72,8 @@ def methods(comparison: Comparison) -> tuple[str, ...]:
     """Paragraphs for a methods section, true of this comparison."""
     known = facts(comparison)
     paragraphs = (
-        "network",
-        "imaging",
-        "initial",
-        "fitting",
-        "blending",
-        "models",
-        "radiomics",
-        "agreement",
-        "evaluation",
+        *("network", "imaging", "augmentation", "initial", "fitting", "selection", "blending", "models"),
+        *("radiomics", "agreement", "missing", "absolute_risk", "evaluation"),
     )
     return tuple(text for text in (known[name] for name in paragraphs) if text)
 
@@ -109,6 +102,8 @@ def facts(comparison: Comparison) -> dict[str, str | None]:
         "augmentation": _augmentation(experiment.imaging) if images else None,
         "network": prose.network(experiment),
         "fitting": prose.centralised_fitting(experiment),
+        "selection": _selection(experiment),
+        "absolute_risk": _absolute_risk(comparison),
         "blending": prose.blending(experiment),
         "initial": _initial(experiment, images=images),
         "networks": prose.tested_and_used(experiment),
@@ -145,7 +140,12 @@ def sample(comparison: Comparison) -> str:
     sites = comparison.record.sites
     where = f"{len(sites)} sites ({', '.join(sites)})" if len(sites) > 1 else f"one site ({sites[0]})"
     everyone = next(column for column in comparison.record.cohort_by if column.column == "all")
-    events = join(f"{everyone.events.get(name, 0):,} events for {ENDPOINTS[name]}" for name in comparison.endpoints)
+    events = join(
+        f"{everyone.events.get(name, 0):,} events for {ENDPOINTS[name]}"
+        if everyone.at_risk.get(name)
+        else f"{ENDPOINTS[name]} not recorded"
+        for name in comparison.endpoints
+    )
     return f"{comparison.patients:,} patients of {where}, {events}"
 
 
@@ -183,6 +183,9 @@ def flow(comparison: Comparison) -> str:
     )
 
 
+PAIRS = "C-index and AUC compare patients of one site and one test fold only."
+
+
 def evaluation(comparison: Comparison) -> str:
     """How the models were tested."""
     pooled = (
@@ -192,8 +195,8 @@ def evaluation(comparison: Comparison) -> str:
     )
     return (
         f"Patients were divided within each site: {comparison.record.scheme}. All models were developed on the same "
-        f"patients and tested on the same others.{pooled} Discrimination is Harrell's and Uno's C-index and the "
-        "time-dependent AUC, accuracy the Brier score beside that of a Kaplan-Meier curve, calibration O/E, slope, "
+        f"patients and tested on the same others.{pooled} {PAIRS} Discrimination is Harrell's and Uno's C-index and "
+        "the time-dependent AUC, accuracy the Brier score beside that of a Kaplan-Meier curve, calibration O/E, slope, "
         "ICI, E50 and E90. Intervals come from "
         f"{comparison.experiment.evaluation.bootstrap_replicates} bootstrap replicates over patients."
     )
@@ -248,7 +251,8 @@ def _sets(comparison: Comparison) -> str:
 
 def _initial(experiment: Experiment, *, images: bool) -> str:
     """The name of a file of weights is said, the user's folders are not."""
-    seed = f"drawn from the seed of the experiment ({experiment.seed}) and the number of the fold."
+    unit = prose.trained_unit(experiment)
+    seed = f"drawn from the seed of the experiment ({experiment.seed}) and the number of the {unit}."
     if experiment.model.pretrained and images:
         name = Path(experiment.model.pretrained).name
         return f"The image encoder starts from pretrained weights ({name}); all others are random, {seed}"
@@ -268,6 +272,20 @@ def _heat_maps_made(comparison: Comparison) -> str | None:
     if comparison.explanations.sanity:
         return f"{heat_maps(comparison.experiment)}; of no patient can it be said whether the model was right."
     return None
+
+
+def _selection(experiment: Experiment) -> str:
+    anew = " Each network of an ensemble divides the patients outside the test set anew into training and validation."
+    return f"{prose.SELECTION}.{anew if experiment.evaluation.members > 1 else ''}"
+
+
+def _absolute_risk(comparison: Comparison) -> str:
+    """How a risk becomes a probability, and how such a probability is tested."""
+    said = (
+        "A risk becomes a survival curve by Breslow's baseline hazard of the development patients, training and "
+        "validation together. Figures at a horizon weight test patients by the censoring of the development patients."
+    )
+    return f"{said} {prose.net_risk(comparison.endpoints)}".rstrip()
 
 
 def _missing(comparison: Comparison) -> str:

@@ -79,11 +79,12 @@ class CategoryColumn(Record):
 
 
 class CohortColumn(Record):
-    """One column of Table 1: a set of the split, a site, or all patients."""
+    """One column of Table 1: a set of the split, a site, or all patients; `at_risk` of an endpoint is who has one."""
 
     column: str
     patients: Count
     events: dict[str, Count]
+    at_risk: dict[str, Count]
     with_image: Count
     variables: dict[str, NumberColumn | CategoryColumn]
 
