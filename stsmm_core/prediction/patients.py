@@ -17,6 +17,8 @@ LEVEL = 0.95
 UNUSUAL_PERCENT = 99.0
 """A patient further from the training patients' mean than this share of them is unlike them."""
 FAR_SD = 3.0
+ROUNDING = 1e-9
+"""Of probabilities: a narrower interval than this has no width."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,7 @@ def _predict_one(data: SiteData, row: int, model: RunModel) -> PatientPrediction
     # The mean curve of networks that differ may leave the middle of the draws: the interval always holds it.
     low, high = np.minimum(low, survival), np.maximum(high, survival)
     said = [unsaid[endpoint] for endpoint in endpoints if endpoint in unsaid]
-    if np.nanmax(high - low, initial=0.0) == 0 and len(said) < len(endpoints):
+    if len(said) < len(endpoints) and np.nanmax(high - low) < ROUNDING:
         low, high = np.full(low.shape, np.nan), np.full(high.shape, np.nan)
         said.append("no interval: one network, and no dropout where this patient's data pass")
     percentile = float(np.mean(percentiles))

@@ -166,7 +166,7 @@ def methods(results: Results) -> tuple[str, ...]:
 
 
 def _headline(name: str, concordance: Concordance) -> str:
-    size = f"{_number(concordance.n, 'test patient')} with {_number(concordance.events, 'event')}"
+    size = f"{number_of(concordance.n, 'test patient')} with {number_of(concordance.events, 'event')}"
     if concordance.value is None:
         return f"{name.capitalize()}: no C-index on {size}; {(concordance.reason or '').rstrip('.')}."
     if concordance.ci_low is None or concordance.ci_high is None:
@@ -176,7 +176,8 @@ def _headline(name: str, concordance: Concordance) -> str:
     return f"{name.capitalize()}: C-index {concordance.value:.2f} ({interval}) on {size}."
 
 
-def _number(value: int | None, thing: str) -> str:
+def number_of(value: int | None, thing: str) -> str:
+    """A count with its noun, "1 event" or "2 events"."""
     if value is None:
         return f"an undisclosed number of {thing}s"
     return f"{value:,} {thing}{'s' if value != 1 else ''}"

@@ -153,7 +153,7 @@ def performance(comparison: Comparison, endpoint: str) -> str:
     """The model's C-index for one endpoint with its interval, patients and events."""
     figure = comparison.record.results[comparison.first.key][endpoint]["harrell_c"]
     name = _upper(ENDPOINTS[endpoint])
-    size = f"{figure.n:,} test patients with {figure.events:,} events"
+    size = f"{prose.number_of(figure.n, 'test patient')} with {prose.number_of(figure.events, 'event')}"
     if figure.value is None:
         return f"{name}: no C-index of {comparison.first.label} on {size}; {(figure.reason or '').rstrip('.')}."
     return f"{name}: C-index of {comparison.first.label} {figure.value:.2f} ({_interval(figure)}) on {size}."
@@ -300,10 +300,8 @@ def _missing(comparison: Comparison) -> str:
         return f"No value is missing.{measured}"
     worst = max(lacking, key=lambda key: lacking[key])
     share = 100 * lacking[worst] / max(comparison.patients, 1)
-    return (
-        f"{len(lacking)} variables have missing values, most {_lower_label(worst)} ({lacking[worst]:,}, "
-        f"{share:.1f} %); Table 8 lists them and how they are handled.{measured}"
-    )
+    most = f"{_lower_label(worst)} ({lacking[worst]:,}, {share:.1f} %)"
+    return f"Values are missing, most often {most}; Table 8 lists them and how they are handled.{measured}"
 
 
 def _imaging(imaging: Imaging, channels: Sequence[str]) -> str:
