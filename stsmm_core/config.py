@@ -236,7 +236,8 @@ class Training(Section):
     def _rounds_are_whole(self) -> "Training":
         if self.epochs % self.local_epochs:
             raise ValueError(f"epochs ({self.epochs}) must be a multiple of local_epochs ({self.local_epochs})")
-        if self.learning_rate * self.weight_decay * max(1.0, self.clinical_decay_factor) >= 1:
+        factor = self.clinical_decay_factor
+        if factor > 1 and self.learning_rate * self.weight_decay * factor >= 1:
             raise ValueError(
                 "learning_rate times weight_decay times clinical_decay_factor must be below 1: a step would take more "
                 "than all of a weight away"

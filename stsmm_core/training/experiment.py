@@ -227,7 +227,7 @@ def save_progress(progress: Progress, path: Path) -> None:
     for name in _ARRAYS:
         content[name] = {key: torch.from_numpy(value) for key, value in content[name].items()}
     if path.exists():
-        os.replace(path, _previous(path))
+        os.replace(path, previous_checkpoint(path))
     write_atomically(path, lambda temporary: torch.save(content, temporary))
 
 
@@ -250,7 +250,7 @@ def _last_progress(path: Path) -> Progress | None:
     Raises:
         RunError: when there are checkpoints and none can be read.
     """
-    found = [file for file in (path, _previous(path)) if file.exists()]
+    found = [file for file in (path, previous_checkpoint(path)) if file.exists()]
     for file in found:
         try:
             return load_progress(file)
@@ -261,7 +261,8 @@ def _last_progress(path: Path) -> Progress | None:
     return None
 
 
-def _previous(path: Path) -> Path:
+def previous_checkpoint(path: Path) -> Path:
+    """Where the checkpoint before a checkpoint is kept."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 

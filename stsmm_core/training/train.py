@@ -1,6 +1,8 @@
 """Centralised training from start to report."""
 
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +29,15 @@ from stsmm_core.training.cox import run_cox_fold, run_final_cox
 from stsmm_core.training.cox_centralised import CentralisedCox
 from stsmm_core.training.cox_results import write_cox
 from stsmm_core.training.device import available_device
-from stsmm_core.training.experiment import Progress, run_fold, write_history
+from stsmm_core.training.experiment import Progress, previous_checkpoint, run_fold, write_history
 from stsmm_core.training.fitted import save_fitted
 from stsmm_core.training.inputs import announce_inputs, open_cohorts
 from stsmm_core.training.progress import ProgressBar, progress_bar
 from stsmm_core.training.results import Course, make_metrics, oracle_concordance, write_metrics
 from stsmm_core.training.site_data import load_site_data
 from stsmm_core.training.summary import print_results
+
+_STATE_FOLDER = "state"
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +101,11 @@ def load_centres(
 def train_models(console: Console, centres: Sequence[Centre], out: Path, *, name: str = "model") -> list[TrainedModel]:
     """Train one model a fold, each from its last checkpoint on, and write what they found into the run folder."""
     experiment = centres[0].experiment
-    consortium = Centralised(centres, out / "state")
+    consortium, checkpoints = Centralised(centres, out / _STATE_FOLDER), out / CHECKPOINTS_FOLDER
     models: list[TrainedModel] = []
     for fold in range(experiment.evaluation.runs):
         title = f"Training {name} {fold + 1} of {experiment.evaluation.runs}"
         with progress_bar(console, title, experiment.training.rounds) as bar:
-            checkpoints = out / CHECKPOINTS_FOLDER
 
             def report(progress: Progress, bar: ProgressBar = bar) -> None:
                 write_history([*(model.progress for model in models), progress], out / HISTORY_FILE)
@@ -113,7 +116,19 @@ def train_models(console: Console, centres: Sequence[Centre], out: Path, *, name
         models.append(TrainedModel(progress, consortium.risks(progress.selected)))
     folds = [model.progress for model in models]
     _write_metrics(centres, folds, out)
+    _forget_course(out, len(folds))
     return models
+
+
+def _forget_course(out: Path, folds: int) -> None:
+    """Drop what only an unfinished run needs, most of its folder, once the last checkpoints are on the disk."""
+    for fold in range(folds):
+        last = out / CHECKPOINTS_FOLDER / f"fold-{fold}.pt"
+        with last.open("r+b") as file:
+            os.fsync(file.fileno())
+        previous_checkpoint(last).unlink(missing_ok=True)
+    if (out / _STATE_FOLDER).is_dir():
+        shutil.rmtree(out / _STATE_FOLDER)
 
 
 def fit_cox_models(centres: Sequence[Centre], out: Path) -> None:

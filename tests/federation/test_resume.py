@@ -76,8 +76,12 @@ def test_a_killed_training_resumes(experiment, cohorts, cache, tmp_path):
             time.sleep(0.01)
     assert kills == 2
     assert not (broken / "metrics.json").exists()
+    assert (broken / "state").exists()
     subprocess.run(command(str(broken)), check=True, capture_output=True)
     assert_same(broken, tmp_path / "whole")
+    # What only an unfinished run needs is most of its folder.
+    assert not (broken / "state").exists()
+    assert [path.name for path in (broken / "checkpoints").glob("*.pt")] == ["fold-0.pt"]
 
 
 def test_a_run_folder_of_another_experiment_is_refused(experiment, cohorts, cache, tmp_path):
