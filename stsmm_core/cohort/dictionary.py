@@ -4,6 +4,13 @@ from dataclasses import dataclass
 
 SCHEMA_VERSION = 1
 DAYS_PER_YEAR = 365.25
+
+
+def years_in_words(years: float) -> str:
+    """Like "1 year" or "2.5 years"."""
+    return f"{years:g} year" if years == 1 else f"{years:g} years"
+
+
 """Times are days in files and code, years in reports."""
 ENDPOINTS = {"os": "overall survival", "dm": "distant metastasis"}
 EVENTS = {"os": "death", "dm": "distant metastasis"}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stsmm_core.cohort.cohort import Cohort
-from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, EVENTS, VARIABLES
+from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, EVENTS, VARIABLES, years_in_words
 from stsmm_core.comparators.out_of_fold import Outcome
 from stsmm_core.comparators.study import Study
 from stsmm_core.explain.cases import Case, describe_case, pick_cases
@@ -129,4 +129,4 @@ def _write_cases(
 
 def _risk_words(case: Case, tested: Predictions, horizon_years: float) -> str:
     column = column_of(tested, horizon_years * DAYS_PER_YEAR)
-    return f"predicted risk at {horizon_years:g} years {tested.absolute_risk[case.row, column]:.0%}"
+    return f"predicted risk at {years_in_words(horizon_years)} {tested.absolute_risk[case.row, column]:.0%}"

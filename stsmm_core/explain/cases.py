@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stsmm_core.cohort.dictionary import years_in_words
+
 KINDS = (("high", True), ("low", False), ("high", False), ("low", True))
 """(risk, event by the horizon): the first two are right, the last two wrong."""
 
@@ -62,4 +64,4 @@ def describe_case(case: Case, *, event: str, horizon_years: float) -> str:
     """A line for the figure, without an identifier; `event` is what happens at the endpoint, like "death"."""
     outcome = f"{event} by" if case.event else f"no {event} by"
     verdict = "right" if case.right else "wrong"
-    return f"case {case.number}: {case.risk} risk, {outcome} {horizon_years:g} years ({verdict})"
+    return f"case {case.number}: {case.risk} risk, {outcome} {years_in_words(horizon_years)} ({verdict})"

@@ -23,11 +23,11 @@ def overlay_figure(patient: PatientMap, *, title: str, risk: str) -> Figure:
     image, outline = patient.image.array[plane], patient.tumour[plane]
     heat = np.nan_to_num(patient.heat.array[plane])
     x, y, _ = patient.image.geometry.spacing_mm
-    figure = Figure(figsize=(7.2, 3.0), dpi=DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=(7.2, 3.4), dpi=DOTS_PER_INCH, layout="constrained")
     panels = figure.subplots(1, 3)
     top = float(np.nanmax(patient.heat.array, initial=0.0)) or 1.0
     for axes, name in zip(panels, (patient.channel, "heat map", "merged"), strict=True):
-        axes.set_title(name, fontsize=8)
+        axes.set_title(name, fontsize=11)
         axes.set_xticks([])
         axes.set_yticks([])
     _show(panels[0], image, outline, y / x)
@@ -37,9 +37,9 @@ def overlay_figure(patient: PatientMap, *, title: str, risk: str) -> Figure:
     panels[2].imshow(
         heat, cmap=HEAT, vmin=0, vmax=top, aspect=y / x, interpolation="nearest", alpha=0.6 * np.clip(heat / top, 0, 1)
     )
-    figure.colorbar(shown, ax=panels, shrink=0.7, label="heat")
-    figure.suptitle(f"{title}\n{risk}", fontsize=9)
-    figure.supxlabel(resolution_line(patient), fontsize=8)
+    figure.colorbar(shown, ax=panels, shrink=0.7).ax.set_title("heat", fontsize=11)
+    figure.suptitle(f"{title}\n{risk}", fontsize=12)
+    figure.supxlabel(resolution_line(patient), fontsize=11)
     return figure
 
 

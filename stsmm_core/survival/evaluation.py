@@ -118,7 +118,7 @@ def too_little(horizon: float, *, last_time: float, censoring: float, beyond: in
         return "beyond the follow-up of the development patients"
     if censoring <= discrimination.LEAST_CENSORING_SURVIVAL:
         share = discrimination.LEAST_CENSORING_SURVIVAL
-        return f"at most {share:.0%} of the development patients would be followed so long"
+        return f"at most {100 * share:.0f} % of the development patients would be followed so long"
     if beyond < LEAST_AT_RISK:
         return f"fewer than {LEAST_AT_RISK} test patients were followed so long"
     if events < LEAST_EVENTS:

@@ -4,7 +4,7 @@ import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stsmm_core.cohort.dictionary import ENDPOINTS
+from stsmm_core.cohort.dictionary import ENDPOINTS, years_in_words
 from stsmm_core.report.comparison import prose
 from stsmm_core.report.comparison.reading import Comparison
 from stsmm_core.report.comparison.table import minus
@@ -80,7 +80,7 @@ def _performance(comparison: Comparison) -> tuple[str, ...]:
             ipa = metrics.get(f"ipa_{years:g}")
             if ipa is not None and ipa.value is not None and ipa.low is not None and ipa.high is not None:
                 text = f"{ipa.value:.2f} (95 % CI {ipa.low:.2f} to {ipa.high:.2f})"
-                name = f"{ENDPOINTS[endpoint].capitalize()} at {years:g} years"
+                name = f"{ENDPOINTS[endpoint].capitalize()} at {years_in_words(years)}"
                 said.append(f"{name}: index of prediction accuracy {minus(text)}.")
     return tuple(said)
 

@@ -3,20 +3,23 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
-from typing import Any, Literal
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stsmm_core.cohort.dictionary import ENDPOINTS
+from stsmm_core.cohort.dictionary import ENDPOINTS, years_in_words
 from stsmm_core.report.comparison.reading import Comparison
 from stsmm_core.report.comparison.record import Curves
 from stsmm_core.report.drawing import GREY, INK, PALETTE, figure_style
 from stsmm_core.run_folder import BLENDED, REFERENCE
 
-SIZE = (4.2, 3.5)
+Size = tuple[float, float]
+SIZE: Size = (4.2, 3.5)
 """Inches of a panel; its lettering stays legible on a phone."""
+WITH_KEY: Size = (4.2, 4.8)
+"""Of a panel with its legend below."""
 
 SHOWN = (
     BLENDED,
@@ -81,7 +84,7 @@ def concordance_panel(comparison: Comparison, endpoint: str) -> Panel:
 
 def roc_panels(comparison: Comparison) -> tuple[Panel, ...]:
     """Smoothed ROC curves of all models, a panel an endpoint and horizon."""
-    return _panels(comparison, "roc", "ROC curves", _draw_roc)
+    return _panels(comparison, "roc", "ROC curves", _draw_roc, size=WITH_KEY)
 
 
 def calibration_panels(comparison: Comparison) -> tuple[Panel, ...]:
@@ -91,7 +94,7 @@ def calibration_panels(comparison: Comparison) -> tuple[Panel, ...]:
 
 def decision_panels(comparison: Comparison) -> tuple[Panel, ...]:
     """Net benefit of the models over the threshold, a panel an endpoint and horizon."""
-    return _panels(comparison, "decision", "Decision curves", _draw_decision)
+    return _panels(comparison, "decision", "Decision curves", _draw_decision, size=WITH_KEY)
 
 
 def cumulative_incidence_panels(comparison: Comparison) -> tuple[Panel, ...]:
@@ -145,7 +148,7 @@ Drawn = Sequence[tuple[str, str, Curves]]
 
 
 def _panels(
-    comparison: Comparison, name: str, words: str, draw: Callable[[Axes, Drawn, str], None]
+    comparison: Comparison, name: str, words: str, draw: Callable[[Axes, Drawn, str], None], *, size: Size = SIZE
 ) -> tuple[Panel, ...]:
     """A panel for each endpoint and horizon at which some model has the curve."""
     panels = []
@@ -163,11 +166,11 @@ def _panels(
             if not drawn:
                 continue
             with figure_style():
-                figure = Figure(figsize=SIZE, layout="constrained")
+                figure = Figure(figsize=size, layout="constrained")
                 axes = figure.subplots()
                 draw(axes, drawn, comparison.first.key)
-                axes.set_title(f"{_capital(ENDPOINTS[endpoint])}, {years:g} years")
-            said = f"{words}, {ENDPOINTS[endpoint]} at {years:g} years"
+                axes.set_title(f"{_capital(ENDPOINTS[endpoint])}, {years_in_words(years)}")
+            said = f"{words}, {ENDPOINTS[endpoint]} at {years_in_words(years)}"
             panels.append(Panel(f"{name}_{endpoint}_{years:g}", said, figure))
     return tuple(panels)
 
@@ -178,7 +181,7 @@ def _draw_roc(axes: Axes, drawn: Drawn, first: str) -> None:
         assert curve.roc is not None
         axes.plot(curve.roc.fpr, curve.roc.tpr, **_look(key, first), label=f"{label}, {curve.roc.auc:.2f}")
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="1 \u2212 specificity", ylabel="sensitivity")
-    _key(axes, drawn, loc="lower right")
+    _key(axes, drawn)
 
 
 def _draw_calibration(axes: Axes, drawn: Drawn, first: str) -> None:
@@ -187,11 +190,13 @@ def _draw_calibration(axes: Axes, drawn: Drawn, first: str) -> None:
         if key not in (first, REFERENCE):
             continue
         assert curve.calibration is not None
-        axes.plot(curve.calibration.predicted, curve.calibration.observed, **_look(key, first), label=label)
+        if curve.calibration.predicted:  # too few events give no smooth curve
+            axes.plot(curve.calibration.predicted, curve.calibration.observed, **_look(key, first), label=label)
         if key == first:
             groups = curve.calibration.groups
             axes.vlines(groups.predicted, groups.low, groups.high, color=PALETTE[0], linewidth=1)
-            axes.plot(groups.predicted, groups.observed, "o", color=PALETTE[0], markersize=4)
+            dots = f"{label}, by group"
+            axes.plot(groups.predicted, groups.observed, "o", color=PALETTE[0], markersize=4, label=dots)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted risk", ylabel="observed risk")
     axes.legend(loc="upper left", fontsize=7)
 
@@ -206,7 +211,7 @@ def _draw_decision(axes: Axes, drawn: Drawn, first: str) -> None:
         axes.plot(curve.decision.threshold, curve.decision.model, **_look(key, first), label=label)
     highest = max((benefit for curve in curves for benefit in curve.model), default=0.0)
     axes.set(xlim=(0, 1), ylim=(-0.05, max(0.1, 1.15 * highest)), xlabel="threshold of risk", ylabel="net benefit")
-    _key(axes, drawn, loc="upper right", besides=("treat all", "treat none"))
+    _key(axes, drawn, besides=("treat all", "treat none"))
 
 
 def _look(key: str, first: str) -> dict[str, Any]:
@@ -219,8 +224,8 @@ def _look(key: str, first: str) -> dict[str, Any]:
     return {"color": "#bdbdbd", "linestyle": "-", "linewidth": 0.8, "zorder": 2}
 
 
-def _key(axes: Axes, drawn: Drawn, *, loc: Literal["lower right", "upper right"], besides: Sequence[str] = ()) -> None:
-    """A legend of the models in colour, in their order, and one line for the grey ones."""
+def _key(axes: Axes, drawn: Drawn, *, besides: Sequence[str] = ()) -> None:
+    """A legend below the curves: the models in colour, in their order, and one line for the grey ones."""
     handles = {str(label): handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     coloured = [label for key, label, _ in drawn if key in SHOWN]
     grey = [label for key, label, _ in drawn if key not in SHOWN]
@@ -232,7 +237,15 @@ def _key(axes: Axes, drawn: Drawn, *, loc: Literal["lower right", "upper right"]
     }
     names = ["other models" if any(name.startswith(label) for label in grey[:1]) else name for name in found]
     extra = {label: handles[label] for label in besides}
-    axes.legend([*found.values(), *extra.values()], [*names, *extra], loc=loc, fontsize=7.2, handlelength=2.4)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.legend(
+        [*found.values(), *extra.values()],
+        [*names, *extra],
+        loc="outside lower left",
+        fontsize=7.2,
+        handlelength=2.4,
+    )
 
 
 def _capital(text: str) -> str:

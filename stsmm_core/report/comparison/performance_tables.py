@@ -1,6 +1,6 @@
 """How well the models predict: Tables 3 to 7 and the checks of the heat maps."""
 
-from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, ENDPOINTS, VARIABLES
+from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, ENDPOINTS, VARIABLES, years_in_words
 from stsmm_core.report.comparison.prose import PAIRS
 from stsmm_core.report.comparison.reading import Comparison
 from stsmm_core.report.comparison.record import Estimate, Model, ResampledT, Similarity
@@ -221,7 +221,7 @@ def _by_horizon(comparison: Comparison) -> list[tuple[str, Model, dict[str, Esti
     """Group name, model, its metrics and the horizon as it stands in their keys."""
     return [
         (
-            f"{_capital(ENDPOINTS[endpoint])}, {years:g} years",
+            f"{_capital(ENDPOINTS[endpoint])}, {years_in_words(years)}",
             model,
             comparison.record.results[model.key][endpoint],
             f"{years:g}",
@@ -238,7 +238,7 @@ def _integrated_span(comparison: Comparison, endpoint: str) -> str | None:
         figure = comparison.record.results[model.key][endpoint].get("ibs")
         if figure is not None and figure.value is not None:
             years = max(comparison.horizons(endpoint), default=max(comparison.record.horizons_years))
-            return f"{years:g} years for {ENDPOINTS[endpoint]} ({figure.events:,} events by then)"
+            return f"{years_in_words(years)} for {ENDPOINTS[endpoint]} ({figure.events:,} events by then)"
     return None
 
 

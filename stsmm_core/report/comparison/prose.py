@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, ENDPOINTS, VARIABLES
+from stsmm_core.cohort.dictionary import DAYS_PER_YEAR, ENDPOINTS, VARIABLES, years_in_words
 from stsmm_core.config import DENSE_BLOCKS, Experiment, Imaging
 from stsmm_core.report import prose
 from stsmm_core.report.comparison.reading import Comparison
@@ -59,7 +59,7 @@ def honest_sentences(comparison: Comparison) -> tuple[str, ...]:
     said += [_against_reference(comparison, endpoint) for endpoint in comparison.endpoints]
     for endpoint in comparison.endpoints:
         for years, reason in comparison.without_figures(endpoint).items():
-            said.append(f"No figures for {ENDPOINTS[endpoint]} at {years:g} years: {reason}.")
+            said.append(f"No figures for {ENDPOINTS[endpoint]} at {years_in_words(years)}: {reason}.")
     said.append(
         "Intervals are 95 %, from a bootstrap over the test patients with the fitted models held fixed: they hold the "
         "uncertainty of testing, not that of training again. Models are compared by paired differences on the same "
