@@ -90,7 +90,7 @@ def test_calibration_uses_every_sample(monkeypatch):
         (lambda p: p[p.time < 2 * DAYS_PER_YEAR], "brier_2", "fewer than 5 test patients were followed so long"),
         (lambda p: p[_with_events(p, 9)], "slope_5", "fewer than 10 events by then"),
         (lambda p: p[_with_events(p, 15)], "ici_5", "fewer than 20 events by then"),
-        (lambda p: replace(p, censoring_at=p.censoring_at * 0.1), "auc_5", "at most 10% of the development patients"),
+        (lambda p: replace(p, censoring_at=p.censoring_at * 0.1), "auc_5", "at most 10 % of the development patients"),
         (
             lambda p: replace(p, absolute_risk=np.full(p.absolute_risk.shape, 0.3)),
             "slope_2",
