@@ -144,6 +144,8 @@ class Comparators(Section):
     """Fewer events of an endpoint among the development patients, and no model is fitted to it."""
     inner_folds: Annotated[int, Field(ge=2, strict=True)] = 5
     """Of the cross-validation that chooses a penalty's strength; each needs an event."""
+    inner_repeats: Count = 1
+    """Divisions into inner folds that choose a strength together: one (the paper's) is chance."""
     cox_penalty: Annotated[float, Field(gt=0, strict=True)] = 0.1
     """Ridge of the Cox models that are not named ridge: a normal prior of variance 10 on a log hazard ratio. It leaves
     estimates as they are, but keeps one finite where a level of a few patients has no event."""

@@ -84,7 +84,16 @@ def _fit_penalised(
         path = partial(elastic_net_path, l1_ratio=config.l1_ratio)
         strongest = all_zero_strength(values, time=time, event=event, l1_ratio=config.l1_ratio)
         strengths = np.geomspace(strongest, WEAKEST_ELASTIC_NET * strongest, config.strengths)
-    chosen = choose_strength(path, strengths, values, time=time, event=event, folds=config.inner_folds, seed=seed)
+    chosen = choose_strength(
+        path,
+        strengths,
+        values,
+        time=time,
+        event=event,
+        folds=config.inner_folds,
+        repeats=config.inner_repeats,
+        seed=seed,
+    )
     # Down to the chosen one, as the path starts each from the one before.
     coefficients = path(values, time=time, event=event, strengths=strengths[: chosen + 1])[-1]
     return _with_baseline(features, coefficients, time=time, event=event, strength=float(strengths[chosen]))

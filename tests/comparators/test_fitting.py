@@ -204,6 +204,22 @@ def test_held_out_patients_are_not_in_the_fit():
     assert all(not fitted & tested for fitted, tested in zip(seen, held_out, strict=True))
 
 
+def test_repeats_are_other_divisions_after_the_same_first_one():
+    values, time, event = planted(60, 2)
+    seen: list[frozenset[float]] = []
+
+    def path(rows, *, time, event, strengths):
+        seen.append(frozenset(rows[:, 0].tolist()))
+        return np.zeros((len(strengths), 2))
+
+    arguments = {"time": time, "event": event, "folds": 5, "seed": 3}
+    choose_strength(path, np.array([1.0]), values, **arguments)
+    once, seen = seen, []
+    choose_strength(path, np.array([1.0]), values, **arguments, repeats=3)
+    assert seen[:5] == once
+    assert len(set(seen)) == len(seen) == 15
+
+
 @given(st.integers(5, 60), st.integers(0, 60), st.integers(2, 5), st.integers(0, 2**40))
 @settings(max_examples=50, deadline=None)
 def test_inner_folds_share_events_evenly(patients, events, folds, seed):
