@@ -15,7 +15,7 @@ from stsmm_core.survival.kaplan_meier import median_follow_up
 def flow(study: Study) -> dict[str, Any]:
     """How many patients there were, and how many each step left (CONSORT)."""
     outcomes = study.data.outcomes
-    metastatic = (study.data.clinical["metastasis_at_presentation"] == "1").to_numpy()
+    presentation = study.data.clinical["metastasis_at_presentation"]
     split = study.folds[0] if len(study.folds) == 1 else None
     # Each network of an ensemble has its own division of the development patients into training and validation.
     alone = split is not None and study.experiment.evaluation.members == 1
@@ -26,7 +26,7 @@ def flow(study: Study) -> dict[str, Any]:
             endpoint: int(np.isfinite(outcomes.time[:, column]).sum())
             for column, endpoint in enumerate(study.endpoints)
         },
-        "metastatic_at_presentation": int(metastatic.sum()),
+        "metastatic_at_presentation": None if presentation.isna().all() else int((presentation == "1").sum()),
         "train": len(split.train) if split is not None and alone else None,
         "validation": len(split.validation) if split is not None and alone else None,
         "development": None if split is None else len(split.train) + len(split.validation),

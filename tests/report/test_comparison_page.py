@@ -461,6 +461,15 @@ def test_what_was_tested_and_what_predicts_are_told_apart(comparison_run: Path, 
     assert said not in (comparison_run / "model_card.md").read_text()
 
 
+def test_metastasis_at_presentation_that_nobody_recorded_is_not_called_none(tmp_path: Path, page: Page) -> None:
+    assert "36 metastatic at presentation, not at risk of distant metastasis" in page.text
+    record = {**comparison(), "curves": {}}
+    record["flow"]["metastatic_at_presentation"] = None
+    other = Page(write_comparison_report(write_comparison(tmp_path / "run", record)))
+    assert "metastasis at presentation not recorded" in other.text
+    assert "metastatic at presentation" not in other.text
+
+
 def test_networks_of_an_ensemble_are_not_called_folds(tmp_path: Path) -> None:
     folder = write_comparison(tmp_path / "run", {**comparison(), "curves": {}})
     config = folder / "config.toml"

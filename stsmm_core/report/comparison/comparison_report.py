@@ -110,6 +110,7 @@ def render(content: Content) -> str:
         endpoint_names=ENDPOINTS,
         uris=uris,
         unit=run_prose.trained_unit(experiment) if experiment.evaluation.runs > 1 else None,
+        metastatic=prose.metastatic(comparison),
         net_risk=run_prose.net_risk(comparison.endpoints),
         heat_maps=prose.heat_maps(experiment),
         heat_map_trust=prose.HEAT_MAP_TRUST[experiment.explain.method],

@@ -179,8 +179,16 @@ def flow(comparison: Comparison) -> str:
     known = join(f"{steps.with_outcome.get(name, 0):,} for {ENDPOINTS[name]}" for name in comparison.endpoints)
     return (
         f"{steps.recorded:,} patients recorded, {steps.with_image:,} with images; outcome known of {known}; "
-        f"{steps.metastatic_at_presentation:,} metastatic at presentation, who are not at risk of distant metastasis."
+        f"{metastatic(comparison)}."
     )
+
+
+def metastatic(comparison: Comparison) -> str:
+    """How many had metastases before they could be at risk of one."""
+    number = comparison.record.flow.metastatic_at_presentation
+    if number is None:
+        return "metastasis at presentation not recorded"
+    return f"{number:,} metastatic at presentation, not at risk of distant metastasis"
 
 
 PAIRS = "C-index and AUC compare patients of one site and one test fold only."

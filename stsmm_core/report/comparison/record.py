@@ -40,12 +40,13 @@ class Flow(Record):
     """Patients at each step from the cohort to the test set; no counts of sets in cross-validation.
 
     `train` and `validation`, together `development`, are told where all networks share one division.
+    Metastasis at presentation is None where it is not known of anybody.
     """
 
     recorded: Count
     with_image: Count
     with_outcome: dict[str, Count]
-    metastatic_at_presentation: Count
+    metastatic_at_presentation: Count | None
     train: Count | None
     validation: Count | None
     development: Count | None = None
