@@ -141,7 +141,7 @@ class Comparators(Section):
     """The classical models that the network is compared with."""
 
     min_events: Count = 5
-    """Fewer events of an endpoint among the development patients, and no model is fitted to it."""
+    """Fewer events of an endpoint among the development patients, and no comparator is fitted and nobody predicted."""
     inner_folds: Annotated[int, Field(ge=2, strict=True)] = 5
     """Of the cross-validation that chooses a penalty's strength; each needs an event."""
     inner_repeats: Count = 1

@@ -5,7 +5,7 @@ import json
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import distributions, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +42,19 @@ REFERENCE = "clinical_ridge"
 """Key of the bar that every other model has to pass: regularised Cox regression on the clinical variables."""
 LOCK_FILE = ".lock"
 
-_PACKAGES = ("stsmm", "torch", "monai", "flwr", "numpy", "scipy", "pandas", "simpleitk")
-_EXTRA_PACKAGES = ("scikit-survival", "pyradiomics-bhklab", "captum")
+PACKAGES = ("stsmm", "torch", "monai", "flwr", "numpy", "scipy", "pandas", "simpleitk")
+COMPARISON_PACKAGES = ("scikit-survival", "pyradiomics-bhklab", "captum")
 
 
-def software_versions() -> dict[str, str]:
-    """Versions of what computes the numbers; of the extra `compare` where it is installed."""
-    installed = {each.name for each in distributions()}
-    extra = [name for name in _EXTRA_PACKAGES if name in installed]
-    return {"python": platform.python_version()} | {name: version(name) for name in (*_PACKAGES, *extra)}
+def software_versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 @contextmanager
-def open_run(run: Path, experiment: Experiment, inputs: dict[str, Any]) -> Iterator[None]:
+def open_run(
+    run: Path, experiment: Experiment, inputs: dict[str, Any], *, packages: Sequence[str] = PACKAGES
+) -> Iterator[None]:
     """Create a run folder, or go on in one that holds the same experiment on the same data.
 
     The folder is locked while it is open, so that two commands never write into one run.
@@ -64,7 +64,7 @@ def open_run(run: Path, experiment: Experiment, inputs: dict[str, Any]) -> Itera
     """
     wanted = {
         INPUTS_FILE: json.dumps(inputs | _pretrained_fingerprint(experiment), indent=2, sort_keys=True),
-        VERSIONS_FILE: json.dumps(software_versions(), indent=2),
+        VERSIONS_FILE: json.dumps(software_versions(packages), indent=2),
         CONFIG_FILE: to_toml(experiment),
     }
     try:

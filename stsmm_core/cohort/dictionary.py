@@ -4,13 +4,6 @@ from dataclasses import dataclass
 
 SCHEMA_VERSION = 1
 DAYS_PER_YEAR = 365.25
-
-
-def years_in_words(years: float) -> str:
-    """Like "1 year" or "2.5 years"."""
-    return f"{years:g} year" if years == 1 else f"{years:g} years"
-
-
 """Times are days in files and code, years in reports."""
 ENDPOINTS = {"os": "overall survival", "dm": "distant metastasis"}
 EVENTS = {"os": "death", "dm": "distant metastasis"}
@@ -99,3 +92,8 @@ LONGEST_TIME_DAYS = 150 * 366
 def endpoint_columns(endpoint: str) -> tuple[str, str]:
     """Columns of clinical.csv that hold an endpoint: time in days and event 0/1."""
     return f"{endpoint}_days", f"{endpoint}_event"
+
+
+def years_in_words(years: float) -> str:
+    """Like "1 year" or "2.5 years"."""
+    return f"{years:g} year" if years == 1 else f"{years:g} years"

@@ -24,7 +24,16 @@ from stsmm_core.config import Experiment, read_experiment
 from stsmm_core.files import write_text_atomically
 from stsmm_core.imaging.radiomics import radiomics_table
 from stsmm_core.report.comparison.comparison_report import write_comparison_report
-from stsmm_core.run_folder import BLENDED, COMPARISON_FILE, NETWORKS_FOLDER, PRIVATE_FOLDER, describe_inputs, open_run
+from stsmm_core.run_folder import (
+    BLENDED,
+    COMPARISON_FILE,
+    COMPARISON_PACKAGES,
+    NETWORKS_FOLDER,
+    PACKAGES,
+    PRIVATE_FOLDER,
+    describe_inputs,
+    open_run,
+)
 from stsmm_core.survival.discrimination import column_of
 from stsmm_core.survival.predictions import Predictions
 from stsmm_core.training.device import available_device
@@ -54,7 +63,7 @@ def compare_run(
     }
     announce_inputs(console, experiment, cohorts)
     cache = cache or out / PRIVATE_FOLDER / "cache"
-    with open_run(out, experiment, inputs):
+    with open_run(out, experiment, inputs, packages=(*PACKAGES, *COMPARISON_PACKAGES)):
         centres = load_centres(console, experiment, cohorts, out / NETWORKS_FOLDER, cache=cache)
         study = pool_study(centres)
         features = _features(console, experiment, cohorts, cache=cache)

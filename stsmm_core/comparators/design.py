@@ -76,9 +76,9 @@ def fit_design(
     own = replace(encoding, variables=tuple(keys), moments={key: moments[key] for key in keys if key in moments})
     spread = _spread(radiomics, clinical.index[train]) if specification.radiomics else _spread(None, clinical.index)
     if specification.radiomics and spread.empty:
-        agreed = radiomics is None or len(radiomics.columns)
+        disagreed = radiomics is not None and len(radiomics) and not len(radiomics.columns)
         raise NothingToLearnFrom(
-            "no training patients with radiomics that vary" if agreed else "the two readers agree on no feature"
+            "the two readers agree on no feature" if disagreed else "no training patients with radiomics that vary"
         )
     inputs = _all_inputs(own, specification.logged, spread, clinical.iloc[train], radiomics)
     varies = np.ptp(inputs.to_numpy(), axis=0) > 0 if len(inputs) else np.zeros(inputs.shape[1], dtype=bool)

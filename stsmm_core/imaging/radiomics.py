@@ -76,15 +76,18 @@ def reproducible_features(first: pd.DataFrame, second: pd.DataFrame, minimum: fl
     """Features that hardly depend on who outlined the tumour: ICC(A,1) of two readers at least `minimum`.
 
     Args:
-        first, second: features of the two readers' outlines; the patients with a value of both count, which the
-            caller restricts to development patients.
+        first, second: features of the two readers' outlines; the patients with a value of both count (at least half
+            of those with the channel), which the caller restricts to development patients.
     """
     both = first.index.intersection(second.index)
+    lacks = channels_lacking(first.loc[both]) | channels_lacking(second.loc[both])
     kept = []
     for feature in first.columns.intersection(second.columns):
-        readings = np.column_stack([reader.loc[both, feature].to_numpy(dtype=float) for reader in (first, second)])
+        seen = both[~lacks[channel_of(feature)]]
+        readings = np.column_stack([reader.loc[seen, feature].to_numpy(dtype=float) for reader in (first, second)])
+        known = np.isfinite(readings).all(axis=1)
         # A coefficient that is NaN (no variation between patients, or fewer than two) is not reproducible.
-        if intraclass_correlation(readings[np.isfinite(readings).all(axis=1)]).value >= minimum:
+        if 2 * known.sum() >= len(seen) and intraclass_correlation(readings[known]).value >= minimum:
             kept.append(feature)
     return kept
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from stsmm_core.cohort.dictionary import ENDPOINTS, VARIABLES
-from stsmm_core.config import ONE_VOTE_A_SITE, Blending, Experiment, Federation
+from stsmm_core.config import ONE_VOTE_A_SITE, Blending, Experiment, Federation, Training
 from stsmm_core.report.audit import left_out_sentences
 from stsmm_core.report.history import FUSION
 from stsmm_core.report.results import Concordance, Results
@@ -112,18 +112,27 @@ def _unknown_everywhere(results: Results, variable: str) -> bool:
 def tested_and_used(experiment: Experiment) -> str:
     """Whether what was tested is what `stsmm predict` uses."""
     evaluation = experiment.evaluation
+    over_sites = " (in a federated run within sites; its figures over all sites are means over single networks)"
     ensemble = f"ensembles of {evaluation.members} networks" if evaluation.members > 1 else "single networks"
     if evaluation.scheme == "cv":
         return (
-            f"The C-index, IPA and calibration of the report are of {ensemble}, one a fold; for a new patient stsmm "
+            f"Tested are {ensemble}, one a fold{over_sites if evaluation.members > 1 else ''}; for a new patient stsmm "
             "predict averages the networks of all folds, an ensemble that was not itself tested."
         )
     if evaluation.members > 1:
-        return f"Tested is the mean log hazard of {evaluation.members} networks; stsmm predict averages their curves."
+        tested = f"Tested is the mean log hazard of {evaluation.members} networks{over_sites}"
+        return f"{tested}; stsmm predict averages their curves."
     return "No ensemble: the network that was tested is the one that stsmm predict uses."
 
 
-SELECTION = "The network of the round with the lowest unweighted validation loss of the fusion head was kept"
+def selection(*, some_without_images: bool) -> str:
+    """Which round's network was kept; `some_without_images` says that some sites have no image, and others have."""
+    part = (
+        f", of the sites with images (of all where these had fewer than {LEAST_SELECTING_EVENTS} validation events)"
+        if some_without_images
+        else ""
+    )
+    return f"The network of the round with the lowest unweighted validation loss of the fusion head was kept{part}."
 
 
 def net_risk(endpoints: Sequence[str]) -> str:
@@ -132,7 +141,7 @@ def net_risk(endpoints: Sequence[str]) -> str:
         return ""
     return (
         "For distant metastasis the absolute risk is that of a world without death (cause-specific: a death counts as "
-        "censoring), and so higher than the share of patients who will be seen to metastasise."
+        "censoring), higher than the share of patients who will be seen to metastasise where some die first."
     )
 
 
@@ -223,7 +232,7 @@ def network(experiment: Experiment) -> str:
 def loss(experiment: Experiment, *, strata: str) -> str:
     """Loss and optimiser; `strata` says whose patients share a risk set."""
     training = experiment.training
-    optimizer = f"SGD with Nesterov momentum {training.momentum:g}" if training.optimizer == "sgd" else "AdamW"
+    optimizer = _sgd(training) if training.optimizer == "sgd" else "AdamW"
     schedule = "a one-cycle schedule" if training.schedule == "one_cycle" else "a constant rate"
     factor = training.clinical_decay_factor
     shown = factor != 1 and "clinical" in experiment.data.modalities
@@ -239,6 +248,10 @@ def loss(experiment: Experiment, *, strata: str) -> str:
         f"{optimizer}, learning rate {training.learning_rate:g} with {schedule}, weight decay "
         f"{training.weight_decay:g}{clinical}, for {training.epochs} epochs."
     )
+
+
+def _sgd(training: Training) -> str:
+    return f"SGD with Nesterov momentum {training.momentum:g}" if training.momentum else "SGD"
 
 
 def centralised_fitting(experiment: Experiment) -> str:
@@ -332,14 +345,9 @@ def _some_without_images(results: Results) -> bool:
 
 def _testing(results: Results) -> str:
     evaluation = results.experiment.evaluation
-    part = (
-        f", of the sites with images (of all where these had fewer than {LEAST_SELECTING_EVENTS} validation events)"
-        if _some_without_images(results)
-        else ""
-    )
     divided = (
         f"Patients were divided within each site: {scheme(results.experiment)}, seed {results.experiment.seed}. "
-        f"{SELECTION}{part}. "
+        f"{selection(some_without_images=_some_without_images(results))} "
     )
     pooled = (
         "Each fold's patients were tested with the network that had not seen them; the folds are reported together. "

@@ -180,7 +180,9 @@ def load_fitted(path: Path) -> FittedNetwork:
             f"{path}: missing; absolute risks need the baseline hazard that `stsmm train`, `stsmm simulate` and "
             "`stsmm compare` write when a model is done"
         ) from None
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except KeyError:
+        raise RunError(f"{path}: written by another version of stsmm; train again into a new folder") from None
+    except (json.JSONDecodeError, TypeError):
         raise RunError(f"{path}: cannot be read; restore the file that the run wrote, or run again") from None
 
 

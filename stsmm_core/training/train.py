@@ -115,8 +115,8 @@ def train_models(console: Console, centres: Sequence[Centre], out: Path, *, name
         save_fitted(consortium.describe_fit(progress.selected), checkpoints / f"fold-{fold}.json")
         models.append(TrainedModel(progress, consortium.risks(progress.selected)))
     folds = [model.progress for model in models]
-    _write_metrics(centres, folds, out)
     _forget_course(out, len(folds))
+    _write_metrics(centres, folds, out)
     return models
 
 

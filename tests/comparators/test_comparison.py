@@ -103,6 +103,8 @@ def test_every_model_is_tested_on_the_same_patients(comparison):
 @pytest.mark.slow
 def test_what_became_of_the_features_is_on_record(compared, comparison):
     """The second reader drew the same outlines: every feature that varies is kept, and the page says so."""
+    versions = json.loads((compared / "run" / "versions.json").read_text())
+    assert {"scikit-survival", "pyradiomics-bhklab", "captum"} <= set(versions)
     measured, used = comparison["radiomics"]["measured"], comparison["radiomics"]["used"]
     assert comparison["radiomics"]["second_reader"]
     assert len(used) == 2

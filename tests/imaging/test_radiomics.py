@@ -337,3 +337,5 @@ def test_a_value_that_one_reader_lacks_does_not_cost_the_feature():
     second.loc[3, "t1_original_a"] = np.nan
     assert reproducible_features(first, second, 0.8) == list(first)
     assert reproducible_features(first, second.iloc[:1], 0.8) == []
+    second.loc[3:20, "t1_original_a"] = np.nan
+    assert reproducible_features(first, second, 0.8) == ["t1_original_b"]

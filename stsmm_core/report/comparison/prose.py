@@ -22,9 +22,10 @@ STEP_WORDS = {
 
 
 HEAT_MAP_TRUST = {
-    "grad_cam": "On synthetic tumours whose dangerous part is known, Grad-CAM did not find it reliably.",
-    "hires_cam": "On synthetic tumours whose dangerous part is known, such maps fall on it; but those of a network "
-    "with random weights do so nearly as much, for the tumour is what stands out in the image.",
+    "grad_cam": "Checked with small networks on synthetic tumours whose dangerous part is known, Grad-CAM did not find "
+    "it reliably.",
+    "hires_cam": "Checked with small networks on synthetic tumours whose dangerous part is known, such maps at block 1 "
+    "fall on it; but those of a network with random weights do so nearly as much, for the tumour is what stands out.",
 }
 
 
@@ -102,7 +103,7 @@ def facts(comparison: Comparison) -> dict[str, str | None]:
         "augmentation": _augmentation(experiment.imaging) if images else None,
         "network": prose.network(experiment),
         "fitting": prose.centralised_fitting(experiment),
-        "selection": _selection(experiment),
+        "selection": _selection(comparison),
         "absolute_risk": _absolute_risk(comparison),
         "blending": prose.blending(experiment),
         "initial": _initial(experiment, images=images),
@@ -123,7 +124,9 @@ def facts(comparison: Comparison) -> dict[str, str | None]:
         if len(record.sites) > 1
         else None,
         "heat_maps": _heat_maps_made(comparison),
-        "sanity": "Sanity checks of the heat maps are in Table 9." if comparison.explanations.sanity else None,
+        "sanity": "Sanity checks of the heat maps are in Table 9."
+        if any(comparison.explanations.sanity.values())
+        else None,
         "attributions": "Attributions of the clinical variables are in Fig. 5."
         if comparison.explanations.clinical
         else None,
@@ -277,21 +280,24 @@ def heat_maps(experiment: Experiment) -> str:
 def _heat_maps_made(comparison: Comparison) -> str | None:
     if comparison.pictures:
         return f"{heat_maps(comparison.experiment)} of right and wrong cases are in Fig. 3."
-    if comparison.explanations.sanity:
+    if any(comparison.explanations.sanity.values()):
         return f"{heat_maps(comparison.experiment)}; of no patient can it be said whether the model was right."
     return None
 
 
-def _selection(experiment: Experiment) -> str:
+def _selection(comparison: Comparison) -> str:
+    images = [column.with_image for column in comparison.record.cohort_by if column.column in comparison.record.sites]
+    said = prose.selection(some_without_images=0 in images and any(images))
     anew = " Each network of an ensemble divides the patients outside the test set anew into training and validation."
-    return f"{prose.SELECTION}.{anew if experiment.evaluation.members > 1 else ''}"
+    return said + (anew if comparison.experiment.evaluation.members > 1 else "")
 
 
 def _absolute_risk(comparison: Comparison) -> str:
     """How a risk becomes a probability, and how such a probability is tested."""
     said = (
-        "A risk becomes a survival curve by Breslow's baseline hazard of the development patients, training and "
-        "validation together. Figures at a horizon weight test patients by the censoring of the development patients."
+        "The risk of a network or a Cox model becomes a survival curve by Breslow's baseline hazard of the development "
+        "patients, training and validation together; that of a forest is the mean over its trees. Figures at a horizon "
+        "weight test patients by the censoring of the development patients."
     )
     return f"{said} {prose.net_risk(comparison.endpoints)}".rstrip()
 
@@ -347,8 +353,14 @@ def _radiomics(comparison: Comparison) -> str | None:
     return (
         f"Radiomics models: {', '.join(models)}. Features of shape, first order and texture (GLCM, GLRLM, GLSZM, GLDM, "
         f"NGTDM at a distance of {settings.distance}) of each channel by pyradiomics, without a filter, at "
-        f"{settings.spacing_mm:g} mm with {settings.interpolation} interpolation and {settings.bin_count} grey levels."
+        f"{settings.spacing_mm:g} mm with {settings.interpolation} interpolation and {settings.bin_count} grey levels"
+        f"{_normalised(comparison)}."
     )
+
+
+def _normalised(comparison: Comparison) -> str:
+    channels = [name for name in comparison.record.channels if name in comparison.experiment.radiomics.normalised]
+    return f"; {join(channels)} z-scored within the tumour's box before" if channels else ""
 
 
 def _agreement(comparison: Comparison) -> str | None:
