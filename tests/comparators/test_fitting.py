@@ -191,32 +191,30 @@ def test_of_equal_strengths_the_strongest():
     assert choose_strength(lambda *_, **__: path, np.array([3.0, 2.0, 1.0]), values, **arguments) == 0
 
 
-def test_held_out_patients_are_not_in_the_fit():
-    values, time, event = planted(60, 2)
-    seen: list[set[float]] = []
-
-    def path(rows, *, time, event, strengths):
-        seen.append(set(rows[:, 0].tolist()))
-        return np.zeros((len(strengths), 2))
-
-    choose_strength(path, np.array([1.0]), values, time=time, event=event, folds=5, seed=3)
-    held_out = [set(values[rows, 0].tolist()) for rows in inner_folds(event, 5, seed=3)]
-    assert all(not fitted & tested for fitted, tested in zip(seen, held_out, strict=True))
-
-
-def test_repeats_are_other_divisions_after_the_same_first_one():
-    values, time, event = planted(60, 2)
+def fitted_to(values, **arguments):
+    """The first input of the patients of each inner fit, in order."""
     seen: list[frozenset[float]] = []
 
     def path(rows, *, time, event, strengths):
         seen.append(frozenset(rows[:, 0].tolist()))
         return np.zeros((len(strengths), 2))
 
-    arguments = {"time": time, "event": event, "folds": 5, "seed": 3}
     choose_strength(path, np.array([1.0]), values, **arguments)
-    once, seen = seen, []
-    choose_strength(path, np.array([1.0]), values, **arguments, repeats=3)
-    assert seen[:5] == once
+    return seen
+
+
+def test_held_out_patients_are_not_in_the_fit():
+    values, time, event = planted(60, 2)
+    seen = fitted_to(values, time=time, event=event, folds=5, seed=3)
+    held_out = [set(values[rows, 0].tolist()) for rows in inner_folds(event, 5, seed=3)]
+    assert all(not fitted & tested for fitted, tested in zip(seen, held_out, strict=True))
+
+
+def test_repeats_are_other_divisions_after_the_same_first_one():
+    values, time, event = planted(60, 2)
+    arguments = {"time": time, "event": event, "folds": 5, "seed": 3}
+    seen = fitted_to(values, **arguments, repeats=3)
+    assert seen[:5] == fitted_to(values, **arguments)
     assert len(set(seen)) == len(seen) == 15
 
 
